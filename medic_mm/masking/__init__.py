@@ -1,0 +1,1 @@
+"""Masks as pure functions on tensors: bool ``(B, L)``, True = hidden."""

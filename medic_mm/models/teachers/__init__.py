@@ -1,0 +1,5 @@
+"""Frozen teachers."""
+
+from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
+
+__all__ = ['FrozenTeacher', 'TeacherOutput']

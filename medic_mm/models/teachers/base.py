@@ -1,0 +1,223 @@
+"""What every frozen teacher shares: input, freezing, and where it lives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+
+@dataclass
+class TeacherOutput:
+    """What a teacher says of a batch of images.
+
+    Attributes:
+        patch_tokens: ``(B, L, D)``, row-major over the teacher's grid.
+        cls_token: ``(B, D)``.
+        attention: ``(B, L, L)`` or None. Softmaxed attention of one block, averaged
+            over heads, class token's row and column dropped (rows sum to less than 1).
+    """
+
+    patch_tokens: Tensor
+    cls_token: Tensor
+    attention: Tensor | None = None
+
+
+@contextlib.contextmanager
+def seeded_construction(seed: int = 0) -> Iterator[None]:
+    """Build a network from its own seed and leave the global generator as it was.
+
+    So a random teacher is the same on all ranks, and the student's initial weights do
+    not depend on which teacher stands beside it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class FrozenTeacher(nn.Module):
+    """Base of every teacher: a network that is only read, never trained or saved.
+
+    The network is held outside the module tree. So it has no part in ``state_dict``,
+    ``parameters()`` (optimizer groups, DDP buckets), ``train()``, a parent's
+    ``init_cfg``, and copies of the model (the host's EMA hook): they share the one
+    network. It follows the batch's device and computes under the caller's autocast.
+
+    A subclass builds its network under :func:`seeded_construction`, hands it to
+    ``super().__init__``, and implements :meth:`load_weights` and :meth:`encode`.
+
+    Args:
+        network: The network. It is frozen and put into eval mode here.
+        mean: Channel means that the network was trained with, for RGB in 0..1.
+        std: Channel standard deviations likewise.
+        embed_dims: Width D of the tokens returned.
+        patch_size: Side of a patch in pixels.
+        input_size: Side of the square image the network gets; other sizes are resized
+            (bicubic, with antialias).
+        input_norm: ``'teacher'`` re-normalises the student's batch to the network's
+            statistics; ``'student'`` feeds it as it is (the released MEDiC code's way).
+        output_grid: ``(rows, columns)`` to which patch tokens are resized (bilinear)
+            where the student's grid differs. Default: the network's own grid.
+        random_weights: Run with random weights, the same on all ranks. For tests and
+            dry runs only; the one way to have a teacher without loaded weights.
+
+    Raises:
+        ValueError: for an unknown ``input_norm`` or an ``input_size`` that
+            ``patch_size`` does not divide.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        embed_dims: int,
+        patch_size: int,
+        input_size: int,
+        input_norm: str = 'teacher',
+        output_grid: Sequence[int] | None = None,
+        random_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        if input_norm not in ('teacher', 'student'):
+            raise ValueError(
+                f"input_norm={input_norm!r} is unknown: use 'teacher' or 'student'"
+            )
+        if input_size % patch_size:
+            raise ValueError(
+                f'input_size={input_size} of {type(self).__name__} is no multiple of '
+                f'its patch size {patch_size}: the nearest fitting sizes are '
+                f'{input_size // patch_size * patch_size} and '
+                f'{(input_size // patch_size + 1) * patch_size}'
+            )
+        # a tuple hides the network from nn.Module's registration
+        self._held = (network.requires_grad_(False).eval(),)
+        self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+        self.embed_dims = embed_dims
+        self.input_size = input_size
+        self.input_norm = input_norm
+        side = input_size // patch_size
+        self.native_grid = (side, side)
+        self.grid = tuple(output_grid) if output_grid is not None else self.native_grid
+        self.random_weights = random_weights
+        self.ready = False
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen network."""
+        return self._held[0]
+
+    # to be implemented by a subclass
+
+    def load_weights(self) -> None:
+        """Load the weights into :attr:`network`, strictly.
+
+        Raises:
+            RuntimeError: where a weight is missing; names the file, the keys and the
+                remedy.
+        """
+        raise NotImplementedError
+
+    def encode(self, images: Tensor, attention: bool) -> TeacherOutput:
+        """Run the network on ``images (B, 3, input_size, input_size)``."""
+        raise NotImplementedError
+
+    # used by the algorithms
+
+    def init_weights(self) -> None:
+        """Load the weights, once; rank 0 fetches first, so that one rank downloads."""
+        if self.ready:
+            return
+        if self.random_weights:
+            MMLogger.get_current_instance().warning(
+                '%s has random weights (random_weights=True): fit for dry runs and '
+                'tests only.',
+                type(self).__name__,
+            )
+        elif get_rank() == 0:
+            self.load_weights()
+            barrier()
+        else:
+            barrier()
+            self.load_weights()
+        self.ready = True
+
+    @torch.no_grad()
+    def forward(
+        self,
+        images: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        data_samples: Sequence | None = None,
+        attention: bool = False,
+    ) -> TeacherOutput:
+        """Encode a batch of the student.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised by the student's preprocessor.
+            mean: The preprocessor's channel means, ``(3, 1, 1)`` on the 0..255 scale.
+            std: The preprocessor's standard deviations likewise.
+            data_samples: The batch's data samples; only a cache reads them.
+            attention: Also return the attention of the chosen block.
+
+        Raises:
+            RuntimeError: before :meth:`init_weights`.
+        """
+        if not self.ready:
+            raise RuntimeError(
+                f'{type(self).__name__} has no weights yet: call init_weights() first '
+                '(the Runner does so before training)'
+            )
+        if attention and self.grid != self.native_grid:
+            raise ValueError(
+                f'attention is on the teacher grid {self.native_grid} but '
+                f'output_grid={self.grid}: choose an input_size whose grid matches'
+            )
+        self.network.to(images.device)
+        out = self.encode(self._prepare(images, mean, std), attention)
+        if self.grid != self.native_grid:
+            out.patch_tokens = self._resize_tokens(out.patch_tokens)
+        return out
+
+    def fingerprint(self) -> str:
+        """SHA-256 over weights and settings: equal fingerprints, equal outputs."""
+        digest = hashlib.sha256()
+        settings = (type(self).__name__, self.input_size, self.input_norm, self.grid)
+        digest.update(repr((settings, self.extra_settings())).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy().tobytes())
+        return digest.hexdigest()
+
+    def extra_settings(self) -> tuple:
+        """Settings of a subclass that change its outputs, for :meth:`fingerprint`."""
+        return ()
+
+    def __deepcopy__(self, memo: dict) -> FrozenTeacher:
+        return self
+
+    def _prepare(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        if self.input_norm == 'teacher':
+            ours_mean, ours_std = self._mean.to(images), self._std.to(images)
+            scale = std.to(images) / (255 * ours_std)
+            shift = (mean.to(images) / 255 - ours_mean) / ours_std
+            images = torch.addcmul(shift, images, scale)
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode='bicubic', antialias=True)
+        return images
+
+    def _resize_tokens(self, tokens: Tensor) -> Tensor:
+        batch, _, width = tokens.shape
+        maps = tokens.transpose(1, 2).reshape(batch, width, *self.native_grid)
+        maps = F.interpolate(maps, self.grid, mode='bilinear', align_corners=False)
+        return maps.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, L, D)
