@@ -35,7 +35,7 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
     )
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'models')
+MODELS = _child('model', MMENGINE_MODELS, 'models.components')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets')

@@ -1,1 +1,1 @@
-"""."""
+"""What acts around training: hooks and optimizer groups."""

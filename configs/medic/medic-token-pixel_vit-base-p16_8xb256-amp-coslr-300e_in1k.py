@@ -1,0 +1,4 @@
+# Loss table: token distillation and pixels.
+_base_ = './medic_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
+
+model = dict(head=dict(weights=dict(cls=0.0)))

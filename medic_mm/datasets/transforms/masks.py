@@ -1,0 +1,108 @@
+"""Transforms that draw a mask in the data worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mmcv.transforms import BaseTransform
+from torch import Tensor
+
+from medic_mm.masking import block_mask, grid_mask, random_mask
+from medic_mm.registry import TRANSFORMS
+
+
+class _MaskTransform(BaseTransform):
+    """Draws one mask per image from torch's global generator (seeded per worker).
+
+    **Added Keys:**
+
+    - mask (bool array ``(rows, columns)``, True = hidden)
+
+    Args:
+        grid: Patches per side, or ``(rows, columns)``.
+        mask_ratio: Share of patches to hide; the count is rounded down, as in BEiT.
+        num_masked: The count itself, in place of the ratio.
+
+    Raises:
+        ValueError: where the count is not within 1..L-1: something must be hidden and
+            something must be seen.
+    """
+
+    draw: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        grid: int | Sequence[int],
+        mask_ratio: float = 0.4,
+        num_masked: int | None = None,
+    ) -> None:
+        rows, columns = (grid, grid) if isinstance(grid, int) else grid
+        self.grid = (rows, columns)
+        length = rows * columns
+        # the small shift keeps 0.29 * 100 from becoming 28
+        wanted = int(length * mask_ratio + 1e-6) if num_masked is None else num_masked
+        if not 0 < wanted < length:
+            raise ValueError(
+                f'{type(self).__name__} would hide {wanted} of {length} patches '
+                f'(mask_ratio={mask_ratio}, num_masked={num_masked}): it must hide at '
+                f'least 1 and at most {length - 1}'
+            )
+        self.num_masked = wanted
+
+    def transform(self, results: dict) -> dict:
+        """Add ``results['mask']``."""
+        mask = self.draw(1, self.grid, self.num_masked)
+        results['mask'] = mask.view(self.grid).numpy()
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(grid={self.grid}, num_masked={self.num_masked})'
+
+
+@TRANSFORMS.register_module()
+class RandomMask(_MaskTransform):
+    """Uniformly random mask; see :func:`medic_mm.masking.random_mask`."""
+
+    draw = staticmethod(random_mask)
+
+
+@TRANSFORMS.register_module()
+class GridMask(_MaskTransform):
+    """Regular mask; see :func:`medic_mm.masking.grid_mask`.
+
+    Its own ratio is 0.75, the default here.
+    """
+
+    draw = staticmethod(grid_mask)
+
+    def __init__(
+        self,
+        grid: int | Sequence[int],
+        mask_ratio: float = 0.75,
+        num_masked: int | None = None,
+    ) -> None:
+        super().__init__(grid, mask_ratio, num_masked)
+
+
+@TRANSFORMS.register_module()
+class BlockMask(_MaskTransform):
+    """Block mask; see :func:`medic_mm.masking.block_mask`.
+
+    Args:
+        min_area: Least area of a rectangle in patches.
+        min_aspect: Least aspect ratio of a rectangle.
+
+    Other arguments, result and errors as :class:`RandomMask`.
+    """
+
+    def __init__(
+        self,
+        grid: int | Sequence[int],
+        mask_ratio: float = 0.4,
+        num_masked: int | None = None,
+        min_area: int = 16,
+        min_aspect: float = 0.3,
+    ) -> None:
+        super().__init__(grid, mask_ratio, num_masked)
+        self.draw = partial(block_mask, min_area=min_area, min_aspect=min_aspect)

@@ -1,0 +1,151 @@
+"""Random, grid and block masks: exact counts, any grid, and they always end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+
+def random_mask(
+    batch: int,
+    grid: tuple[int, int],
+    num_masked: int,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Hide patches drawn uniformly without replacement (MAE's rule).
+
+    Args:
+        batch: Number of masks B.
+        grid: Rows and columns of patches; L = rows * columns.
+        num_masked: Hidden patches per image, 0 to L.
+        generator: Source of randomness, its device is the mask's. Default: the global
+            generator on the CPU.
+
+    Returns:
+        bool ``(B, L)``, row-major, True = hidden, exactly ``num_masked`` per row.
+
+    Raises:
+        ValueError: where ``num_masked`` is not within 0..L or the grid is empty.
+    """
+    length = _check(grid, num_masked)
+    return _hide_highest(_noise(batch, length, generator), num_masked)
+
+
+def grid_mask(
+    batch: int,
+    grid: tuple[int, int],
+    num_masked: int,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Hide three of four patches in a regular pattern (MAE's grid sampling).
+
+    Each 2x2 cell shows one patch, the same corner in all cells of an image; the corner
+    is drawn per image. Where ``num_masked`` is not the pattern's own count, patches are
+    hidden or shown at random until it is met exactly.
+
+    Arguments, result and errors as :func:`random_mask`.
+    """
+    length = _check(grid, num_masked)
+    noise = _noise(batch, length, generator)
+    corner = torch.randint(4, (batch, 1), generator=generator, device=noise.device)
+    rows = torch.arange(grid[0], device=noise.device).repeat_interleave(grid[1])
+    columns = torch.arange(grid[1], device=noise.device).repeat(grid[0])
+    place = rows % 2 * 2 + columns % 2  # (L,): corner of its cell that a patch is
+    return _hide_highest(noise + (place != corner), num_masked)
+
+
+def block_mask(
+    batch: int,
+    grid: tuple[int, int],
+    num_masked: int,
+    generator: Generator | None = None,
+    min_area: int = 16,
+    min_aspect: float = 0.3,
+) -> Tensor:
+    """Hide rectangles until the count is met (BEiT, https://arxiv.org/abs/2106.08254).
+
+    A rectangle's area is uniform between ``min_area`` and what is left to hide, its
+    aspect ratio log-uniform between ``min_aspect`` and its inverse. One is placed if it
+    hides something new and not too much; after ten failures in a row the few patches
+    still missing are drawn at random, so that the count is exact and the loop ends at
+    any ratio (the host's ``BEiTMaskGenerator`` can spin for ever).
+
+    Made on the CPU: it is a job for a data worker.
+
+    Args:
+        min_area: Least area of a rectangle in patches, as long as that many are left.
+        min_aspect: Least aspect ratio, in (0, 1].
+
+    Other arguments, result and errors as :func:`random_mask`.
+    """
+    length = _check(grid, num_masked)
+    if not 0 < min_aspect <= 1:
+        raise ValueError(f'min_aspect={min_aspect} must lie in (0, 1]')
+    if generator is not None and generator.device.type != 'cpu':
+        raise ValueError(
+            f'block_mask is made on the CPU, but the generator is on {generator.device}'
+        )
+    log_aspect = math.log(min_aspect)
+    blocks = np.zeros((batch, *grid), dtype=bool)
+    for canvas in blocks:
+        _place_rectangles(canvas, num_masked, min_area, log_aspect, generator)
+    hidden = torch.from_numpy(blocks.reshape(batch, length))
+    if int(hidden.sum()) == batch * num_masked:
+        return hidden
+    return _hide_highest(_noise(batch, length, generator) + hidden, num_masked)
+
+
+def _place_rectangles(
+    canvas: np.ndarray,
+    num_masked: int,
+    min_area: int,
+    log_aspect: float,
+    generator: Generator | None,
+) -> None:
+    rows, columns = canvas.shape
+    left_to_hide, failures = num_masked, 0
+    draws: list[float] = []
+    while left_to_hide > 0 and failures < 10:
+        if not draws:
+            draws = torch.rand(64, generator=generator).tolist()
+        smallest = min(min_area, left_to_hide)
+        area = smallest + draws.pop() * (left_to_hide - smallest)
+        aspect = math.exp(log_aspect * (2 * draws.pop() - 1))
+        height = max(round(math.sqrt(area * aspect)), 1)
+        width = max(round(math.sqrt(area / aspect)), 1)
+        u, v = draws.pop(), draws.pop()
+        failures += 1
+        if height > rows or width > columns:
+            continue
+        top, left = int(u * (rows - height + 1)), int(v * (columns - width + 1))
+        window = canvas[top : top + height, left : left + width]
+        new = height * width - int(np.count_nonzero(window))
+        if 0 < new <= left_to_hide:
+            window[...] = True
+            left_to_hide -= new
+            failures = 0
+
+
+def _check(grid: tuple[int, int], num_masked: int) -> int:
+    length = grid[0] * grid[1]
+    if grid[0] < 1 or grid[1] < 1:
+        raise ValueError(f'grid={tuple(grid)} must have at least one row and column')
+    if not 0 <= num_masked <= length:
+        raise ValueError(
+            f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
+            f' patches: it must lie in 0..{length}'
+        )
+    return length
+
+
+def _noise(batch: int, length: int, generator: Generator | None) -> Tensor:
+    device = generator.device if generator is not None else torch.device('cpu')
+    return torch.rand(batch, length, generator=generator, device=device)
+
+
+def _hide_highest(score: Tensor, num_masked: int) -> Tensor:
+    hidden = torch.zeros_like(score, dtype=torch.bool)
+    return hidden.scatter_(1, score.topk(num_masked, dim=1).indices, True)

@@ -1,0 +1,185 @@
+"""MEDiC: masked distillation from a frozen CLIP encoder (arXiv 2603.29009)."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from medic_mm.masking import PatchSplit
+from medic_mm.models.backbones import MaskedViT
+from medic_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class MEDiC(BaseSelfSupervisor):
+    """Routes a batch: teacher -> masked backbone -> pixel decoder -> head.
+
+    Masks come with the data samples (``BlockMask``, ``RandomMask``, ``GridMask`` in the
+    pipeline). Parts that no loss term uses are not built: the decoder without a pixel
+    term, the teacher without token and CLS terms.
+
+    Args:
+        backbone: ``medic_mm.MaskedViT``, or the host's ``BEiTPretrainViT`` for a dense
+            encoding with shared relative position bias.
+        head: ``medic_mm.MEDiCHead``.
+        neck: Pixel decoder, called with tokens and restore indices: the host's
+            ``MAEPretrainDecoder``.
+        target_generator: A frozen teacher.
+        data_preprocessor: ``medic_mm.HostSamplesPreprocessor``, or the host's
+            ``SelfSupDataPreprocessor``.
+        init_cfg: The host's initialisation settings; they never reach the teacher.
+
+    Raises:
+        ValueError: where the parts do not fit: widths, grids, or a token loss at
+            positions that the encoding does not predict.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        neck: dict | None = None,
+        target_generator: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        head = MODELS.build(head) if not isinstance(head, nn.Module) else head
+        logger = MMLogger.get_current_instance()
+        if neck is not None and not head.uses('pixel'):
+            logger.info('The pixel weight is 0: the decoder is not built.')
+            neck = None
+        if target_generator is not None and not head.uses_teacher:
+            logger.info('Token and CLS weights are 0: the teacher is not built.')
+            target_generator = None
+        super().__init__(
+            backbone=_build(backbone),
+            neck=_build(neck),
+            head=head,
+            target_generator=_build(target_generator),
+            data_preprocessor=_build(data_preprocessor),
+            init_cfg=init_cfg,
+        )
+        self.sparse = getattr(self.backbone, 'encoding', 'dense') == 'sparse'
+        self.mask_token = None
+        if isinstance(self.backbone, MaskedViT) and not self.sparse:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.embed_dims))
+        self._check_parts()
+
+    def init_weights(self) -> None:
+        """Initialise the student; the teacher loads its own weights."""
+        super().init_weights()
+        if self.mask_token is not None:
+            trunc_normal_(self.mask_token, std=0.02)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """All tokens of unmasked images: a tuple whose last is ``(B, 1 + L, D)``."""
+        return self.backbone(inputs, mask=None)
+
+    def loss(
+        self, inputs: Tensor, data_samples: list[DataSample], **kwargs
+    ) -> dict[str, Tensor]:
+        """Loss terms of one batch; see :meth:`MEDiCHead.loss` for the keys.
+
+        Args:
+            inputs: Normalised images ``(B, 3, H, W)``.
+            data_samples: One per image, each with ``mask``, bool ``(gh, gw)``.
+        """
+        split = self.split(data_samples, inputs.device)
+        teacher = None
+        if self.with_target_generator:
+            teacher = self.target_generator(
+                inputs, *self._input_statistics(), data_samples
+            )
+        tokens = self.encode(inputs, split)
+        pixels = self.decode(tokens, split) if self.with_neck else None
+        return self.head.loss(tokens, split, teacher, pixels, inputs)
+
+    def split(self, data_samples: list[DataSample], device: torch.device) -> PatchSplit:
+        """Visible and hidden patches of a batch, from its samples' masks."""
+        if 'mask' not in data_samples[0]:
+            raise ValueError(
+                'the data samples have no mask: put BlockMask, RandomMask or GridMask '
+                'before PackInputs in the training pipeline'
+            )
+        return PatchSplit.from_samples([s.mask for s in data_samples], device)
+
+    def encode(self, images: Tensor, split: PatchSplit) -> Tensor:
+        """Masked images to tokens: ``(B, 1 + V, D)`` if sparse, else ``1 + L``."""
+        if isinstance(self.backbone, MaskedViT):
+            return self.backbone(images, split, self.mask_token)[-1]
+        return self.backbone(images, split.mask)[-1]
+
+    def decode(self, tokens: Tensor, split: PatchSplit) -> Tensor:
+        """Tokens to pixels ``(B, L, p * p * 3)``.
+
+        A dense encoder has a token at every place already: the decoder adds none.
+        """
+        if self.sparse:
+            return self.neck(tokens, split.restore)
+        length = split.mask.shape[1]
+        identity = torch.arange(length, device=tokens.device)
+        return self.neck(tokens, identity.expand(len(tokens), -1))
+
+    def _input_statistics(self) -> tuple[Tensor, Tensor]:
+        preprocessor = self.data_preprocessor
+        return preprocessor.mean, preprocessor.std
+
+    def _check_parts(self) -> None:
+        backbone, head = self.backbone, self.head
+        grid = tuple(backbone.patch_resolution)
+        _require(
+            head.embed_dims == backbone.embed_dims,
+            f'head.embed_dims={head.embed_dims} must equal the width of the backbone, '
+            f'{backbone.embed_dims}',
+        )
+        if self.sparse and head.uses('token'):
+            _require(
+                head.token_positions in (None, 'visible'),
+                f'head.token_positions={head.token_positions!r} has no prediction with '
+                "encoding='sparse', which sees visible patches only: use 'visible', or "
+                "encoding='dense'",
+            )
+        if head.uses_teacher:
+            teacher = self.target_generator
+            _require(
+                teacher is not None,
+                'the token and CLS terms need a teacher: set target_generator',
+            )
+            _require(
+                self.data_preprocessor._enable_normalize,
+                'the teacher needs the mean and std that normalised its input: set '
+                'them in data_preprocessor',
+            )
+            _require(
+                head.target_dims == teacher.embed_dims,
+                f'head.target_dims={head.target_dims} must equal the width of the '
+                f'teacher, {teacher.embed_dims}',
+            )
+            _require(
+                tuple(teacher.grid) == grid,
+                f'the teacher has a grid of {tuple(teacher.grid)} patches but the '
+                f'student one of {grid}: set target_generator.input_size, or '
+                f'target_generator.output_grid={grid} to resize its tokens',
+            )
+        if head.uses('pixel'):
+            _require(
+                self.with_neck, 'the pixel term needs a decoder: set neck, or weight 0'
+            )
+            _require(
+                self.neck.num_patches == grid[0] * grid[1],
+                f'neck.num_patches={self.neck.num_patches} must equal the number of '
+                f'patches of the backbone, {grid[0] * grid[1]}',
+            )
+
+
+def _build(part: dict | nn.Module | None) -> nn.Module | None:
+    return MODELS.build(part) if isinstance(part, dict) else part
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

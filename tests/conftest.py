@@ -1,0 +1,42 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    """Small tensors run faster, and tests reproduce better, on one thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder of real data and teachers; tests that need it skip without it."""
+    path = Path(os.environ.get('MEDIC_MM_SHARED', ROOT.parent / 'shared'))
+    if not (path / 'data').is_dir():
+        pytest.skip(f'needs the shared data folder; MEDIC_MM_SHARED={path} has none')
+    return path
+
+
+@pytest.fixture(scope='session')
+def cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10 part as image folders: ``train/<class>/*.jpg``, ``val/<class>/*.jpg``."""
+    target = tmp_path_factory.mktemp('cifar10')
+    with tarfile.open(shared / 'data' / 'cifar10.tar') as archive:
+        archive.extractall(target, filter='data')
+    return target / 'cifar10'
