@@ -1,5 +1,14 @@
 """Frozen teachers."""
 
 from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
+from medic_mm.models.teachers.cached import CachedTeacher
+from medic_mm.models.teachers.open_clip import OpenCLIPTeacher
+from medic_mm.models.teachers.timm import TimmTeacher
 
-__all__ = ['FrozenTeacher', 'TeacherOutput']
+__all__ = [
+    'CachedTeacher',
+    'FrozenTeacher',
+    'OpenCLIPTeacher',
+    'TeacherOutput',
+    'TimmTeacher',
+]

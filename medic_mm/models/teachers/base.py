@@ -35,11 +35,38 @@ def seeded_construction(seed: int = 0) -> Iterator[None]:
     """Build a network from its own seed and leave the global generator as it was.
 
     So a random teacher is the same on all ranks, and the student's initial weights do
-    not depend on which teacher stands beside it.
+    not depend on which teacher stands beside it. Networks are built on the CPU, so its
+    generator alone is seeded (``torch.manual_seed`` would seed the accelerator's too,
+    and alike on all ranks).
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what ``module`` returns while the context is open."""
+    outputs: list[Tensor] = []
+    hook = module.register_forward_hook(lambda _, args, out: outputs.append(out))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
+
+
+def block_index(layer: int, depth: int, owner: str) -> int:
+    """The 0-based index of block ``layer``, which may count from the end.
+
+    Raises:
+        ValueError: where the network has no such block.
+    """
+    if not -depth <= layer < depth:
+        raise ValueError(
+            f'layer={layer} is out of range: {owner} has {depth} blocks, so use '
+            f'0 to {depth - 1}, or -1 (the last) to {-depth}'
+        )
+    return layer % depth
 
 
 class FrozenTeacher(nn.Module):
@@ -97,8 +124,7 @@ class FrozenTeacher(nn.Module):
                 f'{input_size // patch_size * patch_size} and '
                 f'{(input_size // patch_size + 1) * patch_size}'
             )
-        # a tuple hides the network from nn.Module's registration
-        self._held = (network.requires_grad_(False).eval(),)
+        self.hold(network)
         self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
         self.embed_dims = embed_dims
@@ -114,6 +140,11 @@ class FrozenTeacher(nn.Module):
     def network(self) -> nn.Module:
         """The frozen network."""
         return self._held[0]
+
+    def hold(self, network: nn.Module) -> None:
+        """Freeze ``network`` and take it as the teacher's, in place of any before."""
+        # a tuple hides the network from nn.Module's registration
+        self._held = (network.requires_grad_(False).eval(),)
 
     # to be implemented by a subclass
 
@@ -171,26 +202,36 @@ class FrozenTeacher(nn.Module):
         Raises:
             RuntimeError: before :meth:`init_weights`.
         """
-        if not self.ready:
-            raise RuntimeError(
-                f'{type(self).__name__} has no weights yet: call init_weights() first '
-                '(the Runner does so before training)'
-            )
+        self._require_weights()
         if attention and self.grid != self.native_grid:
             raise ValueError(
                 f'attention is on the teacher grid {self.native_grid} but '
                 f'output_grid={self.grid}: choose an input_size whose grid matches'
             )
-        self.network.to(images.device)
+        # asked first, since moving visits every weight even where all are in place
+        if next(self.network.parameters()).device != images.device:
+            self.network.to(images.device)
         out = self.encode(self._prepare(images, mean, std), attention)
         if self.grid != self.native_grid:
             out.patch_tokens = self._resize_tokens(out.patch_tokens)
         return out
 
     def fingerprint(self) -> str:
-        """SHA-256 over weights and settings: equal fingerprints, equal outputs."""
+        """SHA-256 over weights and settings: equal fingerprints, equal outputs.
+
+        Raises:
+            RuntimeError: before :meth:`init_weights`.
+        """
+        self._require_weights()
         digest = hashlib.sha256()
-        settings = (type(self).__name__, self.input_size, self.input_norm, self.grid)
+        settings = (
+            type(self).__name__,
+            self.input_size,
+            self.input_norm,
+            self.grid,
+            self._mean.flatten().tolist(),
+            self._std.flatten().tolist(),
+        )
         digest.update(repr((settings, self.extra_settings())).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -205,12 +246,21 @@ class FrozenTeacher(nn.Module):
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self
 
+    def _require_weights(self) -> None:
+        if not self.ready:
+            raise RuntimeError(
+                f'{type(self).__name__} has no weights yet: call init_weights() first '
+                '(the Runner does so before training)'
+            )
+
     def _prepare(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         if self.input_norm == 'teacher':
-            ours_mean, ours_std = self._mean.to(images), self._std.to(images)
-            scale = std.to(images) / (255 * ours_std)
-            shift = (mean.to(images) / 255 - ours_mean) / ours_std
-            images = torch.addcmul(shift, images, scale)
+            # kept on the device, so that no step waits for a copy from the host
+            self._mean = self._mean.to(images.device)
+            self._std = self._std.to(images.device)
+            scale = std.to(self._std) / (255 * self._std)
+            shift = (mean.to(self._mean) / 255 - self._mean) / self._std
+            images = torch.addcmul(shift.to(images), images, scale.to(images))
         size = (self.input_size, self.input_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode='bicubic', antialias=True)

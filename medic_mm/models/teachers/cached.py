@@ -1,0 +1,193 @@
+"""A teacher that answers from disk instead of running again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
+from medic_mm.models.teachers.token_file import DTYPES, TokenTable, read_token_file
+from medic_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class CachedTeacher(nn.Module):
+    """Stands in for a frozen teacher and looks its outputs up by image and view.
+
+    It takes the place of the teacher in the model; ``FixedView`` around the random
+    augmentations makes an image look alike each time, and ``TeacherCacheHook`` fills
+    the cache before training, or checks the one that is there::
+
+        train_pipeline = [
+            dict(type='LoadImageFromFile'),
+            dict(type='medic_mm.FixedView', num_views=1, seed=0, transforms=[
+                dict(type='RandomResizedCrop', scale=64),
+                dict(type='RandomFlip', prob=0.5)]),
+            dict(type='medic_mm.RandomMask', grid=8, mask_ratio=0.4),
+            dict(type='PackInputs', meta_keys=('sample_idx', 'view')),
+        ]
+        model = dict(
+            target_generator=dict(
+                type='medic_mm.CachedTeacher',
+                teacher=dict(type='medic_mm.TimmTeacher', ...),
+                cache_dir='work_dirs/teacher_cache'))
+        custom_hooks = [dict(type='medic_mm.TeacherCacheHook')]
+
+    It is called as :class:`FrozenTeacher` is. ``init_weights`` still loads the
+    teacher's weights: they are part of the cache's key, and a few samples are computed
+    afresh to check a cache. Afterwards the network rests on the CPU. Like the teacher
+    itself it has no parameters and no state, and copies of the model share it.
+
+    Only training images are in the cache. For other images call :attr:`teacher`.
+
+    Args:
+        teacher: The frozen teacher, or its config.
+        cache_dir: Folder of the caches, on a file system that all processes share.
+        dtype: ``'float16'`` (values are rounded to 11 bits) or ``'float32'``.
+        in_memory_gb: A cache of at most so many GB (1e9 bytes) is read into memory,
+            in every process; a larger one stays on disk, memory-mapped.
+
+    Raises:
+        ValueError: for an unknown ``dtype``.
+    """
+
+    def __init__(
+        self,
+        teacher: dict | FrozenTeacher,
+        cache_dir: str = 'work_dirs/teacher_cache',
+        dtype: str = 'float16',
+        in_memory_gb: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"dtype={dtype!r} of CachedTeacher is unknown: use 'float16' or "
+                "'float32'"
+            )
+        built = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        # a tuple hides the teacher from nn.Module's registration
+        self._held = (built,)
+        self.embed_dims = built.embed_dims
+        self.grid = built.grid
+        self.native_grid = built.native_grid
+        self.input_size = built.input_size
+        self.input_norm = built.input_norm
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.dtype = dtype
+        self.in_memory_gb = in_memory_gb
+        self._table: TokenTable | None = None
+        self._num_views = 0
+
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The teacher itself, for images that are not in the cache."""
+        return self._held[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the teacher has its weights."""
+        return self.teacher.ready
+
+    @property
+    def filled(self) -> Tensor:
+        """Bool ``(images * views,)``: which rows of the cache hold an output."""
+        return self._attached().filled
+
+    def init_weights(self) -> None:
+        """Load the teacher's weights."""
+        self.teacher.init_weights()
+
+    def fingerprint(self) -> str:
+        """The teacher's fingerprint."""
+        return self.teacher.fingerprint()
+
+    def attach(self, path: Path, key: str, num_views: int) -> None:
+        """Answer from the file ``path``: row ``i * num_views + v`` is image i's view v.
+
+        Raises:
+            RuntimeError: where the file is torn, or has another key.
+        """
+        in_memory = path.stat().st_size <= self.in_memory_gb * 1e9
+        self._table = read_token_file(path, key, in_memory)
+        self._num_views = num_views
+
+    def forward(
+        self,
+        images: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        data_samples: Sequence | None = None,
+        attention: bool = False,
+    ) -> TeacherOutput:
+        """Look a batch up.
+
+        Args:
+            images: The student's batch; only its device is used.
+            mean: Not used; the cache was made with the same.
+            std: Likewise.
+            data_samples: The batch's data samples, with meta keys ``sample_idx`` and
+                ``view``.
+            attention: Must be False.
+
+        Returns:
+            float32 tokens on the device of ``images``.
+
+        Raises:
+            RuntimeError: where no cache is attached, or an image is not in it.
+            ValueError: where attention is asked for or a meta key is missing.
+        """
+        if attention:
+            raise ValueError(
+                'attention=True: CachedTeacher keeps no attention; use the teacher '
+                'itself as target_generator (evolved masks need it)'
+            )
+        self._attached()
+        tokens = self._gather(self._rows(data_samples), images.is_cuda)
+        # pinned memory, so that the copy does not wait for the device
+        tokens = tokens.to(images.device, non_blocking=True)
+        return TeacherOutput(
+            patch_tokens=tokens[:, 1:].float(), cls_token=tokens[:, 0].float()
+        )
+
+    def _attached(self) -> TokenTable:
+        if self._table is None:
+            raise RuntimeError(
+                'CachedTeacher has no cache yet: add '
+                "dict(type='medic_mm.TeacherCacheHook') to custom_hooks, which fills "
+                'it before training'
+            )
+        return self._table
+
+    def _rows(self, data_samples: Sequence | None) -> list[int]:
+        views = self._num_views
+        try:
+            rows = [s.sample_idx * views + s.view for s in data_samples or ()]
+        except AttributeError:
+            rows = []
+        if not rows:
+            raise ValueError(
+                'CachedTeacher needs the index and the view of each image: put '
+                'FixedView around the random augmentations and set '
+                "dict(type='PackInputs', meta_keys=('sample_idx', 'view'))"
+            )
+        return rows
+
+    def _gather(self, rows: list[int], pinned: bool) -> Tensor:
+        table = self._attached()
+        index = torch.tensor(rows, dtype=torch.long)
+        # all on the CPU, so these checks do not wait for the device
+        if max(rows) >= len(table.filled) or not table.filled[index].all():
+            raise RuntimeError(
+                f'the batch has an image that is not among the {len(table.filled)} '
+                'rows of the teacher cache: it holds readable training images only; '
+                'for others call the teacher itself'
+            )
+        shape = (len(rows), *table.tokens.shape[1:])
+        out = torch.empty(shape, dtype=table.tokens.dtype, pin_memory=pinned)
+        return torch.index_select(table.tokens, 0, index, out=out)
+
+    def __deepcopy__(self, memo: dict) -> CachedTeacher:
+        return self

@@ -1,0 +1,209 @@
+"""Weights of teachers: read safely, say what they are, load strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+from medic_mm.checkpoints.loading import read_state_dict
+
+T = TypeVar('T')
+
+# scalars that only OpenAI's archives hold; those weights were trained with QuickGELU
+OPENAI_MARKERS = ('input_resolution', 'context_length', 'vocab_size')
+FILE_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.ckpt', '.tar')
+
+
+@dataclass
+class WeightFile:
+    """What a local file of weights holds.
+
+    Attributes:
+        path: The file.
+        state_dict: Its tensors, on the CPU; floating ones in fp32.
+        quick_gelu: Whether the weights were trained with QuickGELU, where the file
+            tells (TorchScript archives and OpenAI's files do, others do not: None).
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    quick_gelu: bool | None = None
+
+
+def require_weights(
+    teacher: str, weights: str | None, random_weights: bool, example: str
+) -> None:
+    """Refuse a teacher that nobody gave weights to.
+
+    Raises:
+        ValueError: where ``weights`` is not set and ``random_weights`` is off.
+    """
+    if weights is None and not random_weights:
+        raise ValueError(
+            f'weights=None leaves {teacher} without weights: set weights to a local '
+            f'file or to {example}, or, for dry runs and tests only, '
+            'random_weights=True'
+        )
+
+
+def names_a_file(weights: str) -> bool:
+    """Whether ``weights`` reads as a path, existing or not, rather than as a tag."""
+    path = Path(weights)
+    return path.suffix in FILE_SUFFIXES or len(path.parts) > 1 or path.is_file()
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Read a safetensors file, a ``.pt``/``.pth`` state dict or a TorchScript archive.
+
+    No pickled code is run. A state dict may lie under ``state_dict``, ``model`` or
+    ``module``, and its keys may start with ``module.``. The SHA-256 of the file goes
+    into the log.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        RuntimeError: where the file is torn, holds pickled code or no state dict.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'weights={str(path)!r}: there is no such file; give the path of a '
+            'safetensors, .pt or .pth file that is on this machine'
+        )
+    if get_rank() == 0:
+        MMLogger.get_current_instance().info(
+            'Teacher weights: %s, SHA-256 %s', path, sha256(path)
+        )
+    if _is_torchscript(path):
+        content, quick_gelu = _read_torchscript(path)
+    else:
+        content, quick_gelu = read_state_dict(path), None
+    state_dict = _plain(content)
+    if all(marker in state_dict for marker in OPENAI_MARKERS):
+        quick_gelu = True
+        state_dict = {k: v for k, v in state_dict.items() if k not in OPENAI_MARKERS}
+    return WeightFile(path, state_dict, quick_gelu)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_strictly(
+    network: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    origin: str | Path,
+    remedy: str,
+) -> None:
+    """Load ``state_dict`` into ``network`` whole, or not at all.
+
+    Args:
+        network: The network.
+        state_dict: Its weights, under its own keys.
+        origin: Where they come from, for the message.
+        remedy: What the user can do, for the message.
+
+    Raises:
+        RuntimeError: where a key is missing, unexpected or of another shape; names
+            the origin, the first keys and the remedy.
+    """
+    own = network.state_dict()
+    reshaped = [
+        f'{key} {tuple(state_dict[key].shape)} instead of {tuple(value.shape)}'
+        for key, value in own.items()
+        if key in state_dict and state_dict[key].shape != value.shape
+    ]
+    problems = [
+        _listing('missing', [key for key in own if key not in state_dict]),
+        _listing('unexpected', [key for key in state_dict if key not in own]),
+        _listing('of another shape', reshaped),
+    ]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise RuntimeError(
+            f"{origin} does not fit the teacher's network, which is left as it was: "
+            f'{"; ".join(problems)}. {remedy}'
+        )
+    network.load_state_dict(state_dict)
+
+
+def fetch(what: str, source: str, network: nn.Module, download: Callable[[], T]) -> T:
+    """Run ``download`` after saying in the log what it fetches from where.
+
+    Raises:
+        RuntimeError: where it fails, with the remedy.
+    """
+    instead = (
+        'fetch it on a machine with internet access and give the local file with '
+        'weights=PATH'
+    )
+    megabytes = sum(value.numel() for value in network.parameters()) * 4 / 1e6
+    MMLogger.get_current_instance().info(
+        'Fetching %s from %s, unless it is in the cache already (the image tower alone '
+        'is %.0f MB in fp32). Without internet access, %s.',
+        what,
+        source,
+        megabytes,
+        instead,
+    )
+    try:
+        return download()
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RuntimeError(
+            f'{what} could not be fetched from {source} ({reason[0]}): {instead}'
+        ) from error
+
+
+def _listing(kind: str, keys: Sequence[str], shown: int = 4) -> str:
+    if not keys:
+        return ''
+    more = ', ...' if len(keys) > shown else ''
+    return f'{len(keys)} {kind} ({", ".join(keys[:shown])}{more})'
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def _read_torchscript(path: Path) -> tuple[dict[str, Tensor], bool | None]:
+    try:
+        archive = torch.jit.load(str(path), map_location='cpu')
+    except Exception as error:
+        raise RuntimeError(
+            f'{path} looks like a TorchScript archive but cannot be read '
+            f'({type(error).__name__}): it may be torn; fetch it again'
+        ) from error
+    return dict(archive.state_dict()), _activation(archive.modules())
+
+
+def _activation(modules: Iterable[nn.Module]) -> bool | None:
+    kinds = {getattr(module, 'original_name', '') for module in modules}
+    if 'QuickGELU' in kinds:
+        return True
+    return False if 'GELU' in kinds else None
+
+
+def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without ``module.`` before the keys, and in fp32."""
+    prefix = 'module.' if all(key.startswith('module.') for key in state_dict) else ''
+    return {
+        key[len(prefix) :]: value.float() if value.is_floating_point() else value
+        for key, value in state_dict.items()
+    }

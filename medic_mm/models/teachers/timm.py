@@ -1,0 +1,272 @@
+"""A ViT of timm as the teacher."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from medic_mm.models.teachers.base import (
+    FrozenTeacher,
+    TeacherOutput,
+    block_index,
+    recorded_outputs,
+    seeded_construction,
+)
+from medic_mm.models.teachers.loading import (
+    fetch,
+    load_strictly,
+    names_a_file,
+    read_weight_file,
+    require_weights,
+)
+from medic_mm.registry import MODELS
+
+FROM_TIMM = 'timm'
+
+
+@MODELS.register_module()
+class TimmTeacher(FrozenTeacher):
+    """A timm ViT with a class token; register and distillation tokens are dropped.
+
+    Mean and standard deviation are those of the model's pretrained tag in timm; without
+    a tag in the name, those of timm's default tag for the model. No block after the
+    chosen one is run.
+
+    Args:
+        model: A timm name, with or without a tag: ``'vit_small_patch14_dinov2'``,
+            ``'vit_base_patch16_224.mae'``.
+        weights: ``'timm'`` for timm's own weights of the tag, fetched by timm in
+            :meth:`init_weights`; or a local file (safetensors or state dict) with
+            timm's keys. Its classifier is ignored; position embeddings are resized by
+            the ``checkpoint_filter_fn`` of the model's file in timm.
+        layer: Block whose output is taken, 0-based or from the end.
+        norm: Apply the network's final norm to the tokens.
+        input_size: See :class:`FrozenTeacher`; any multiple of the patch size.
+            Default: the model's own.
+        input_norm: See :class:`FrozenTeacher`.
+        output_grid: See :class:`FrozenTeacher`.
+        random_weights: See :class:`FrozenTeacher`; ``weights`` are then not read.
+        model_kwargs: More arguments of ``timm.create_model``, such as ``depth``; not
+            ``img_size`` (use ``input_size``) or ``num_classes`` (there is no head).
+
+    Raises:
+        ValueError: for an unknown model, one without a class token, a ``layer`` out of
+            range, ``norm=True`` where the network has no final norm, an activation
+            other than the tag's, or no ``weights``.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | None = None,
+        layer: int = -1,
+        norm: bool = False,
+        input_size: int | None = None,
+        input_norm: str = 'teacher',
+        output_grid: Sequence[int] | None = None,
+        random_weights: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        require_weights(
+            'TimmTeacher', weights, random_weights, "'timm' (timm's own weights)"
+        )
+        self._kwargs = dict(model_kwargs or {})
+        if taken := {'img_size', 'num_classes'} & set(self._kwargs):
+            raise ValueError(
+                f'model_kwargs has {", ".join(sorted(taken))}, which TimmTeacher sets '
+                'itself: use input_size, and leave num_classes out'
+            )
+        if input_size is not None:
+            self._kwargs['img_size'] = input_size
+        network = _build(model, self._kwargs)
+        _require_tokens(model, network)
+        _require_source(model, network, weights)
+        _require_activation(model, network, weights)
+        pretrained = network.pretrained_cfg
+        super().__init__(
+            network=network,
+            mean=pretrained['mean'],
+            std=pretrained['std'],
+            embed_dims=network.embed_dim,
+            patch_size=network.patch_embed.patch_size[0],
+            input_size=input_size or network.patch_embed.img_size[0],
+            input_norm=input_norm,
+            output_grid=output_grid,
+            random_weights=random_weights,
+        )
+        self.model = model
+        self.weights = weights
+        self.layer = block_index(layer, len(network.blocks), model)
+        self.norm = norm
+        if norm and isinstance(network.norm, nn.Identity):
+            raise ValueError(
+                f'norm=True: {model} has no norm for its tokens (it normalises after '
+                'pooling); use norm=False'
+            )
+
+    def load_weights(self) -> None:
+        """Load timm's weights or the local file, strictly."""
+        if self.weights == FROM_TIMM:
+            origin, state_dict = f"timm's weights of {self.model}", self._fetch()
+        else:
+            file = read_weight_file(self.weights)
+            if file.quick_gelu and not _uses_quick_gelu(self.network):
+                raise RuntimeError(
+                    f'{file.path} was trained with QuickGELU but model={self.model!r} '
+                    f'has another activation: use model={_quick(self.model)!r}'
+                )
+            origin, state_dict = str(file.path), self._adapt(file.state_dict)
+        load_strictly(
+            self.network,
+            state_dict,
+            origin,
+            'Check that model and model_kwargs name the architecture of these weights, '
+            'or give a local file that fits with weights=PATH',
+        )
+
+    def encode(self, images: Tensor, attention: bool) -> TeacherOutput:
+        """Tokens, and attention if asked for, of the chosen block."""
+        if not attention:
+            return self._tokens(images)
+        with explicit_attention(self.network.blocks[self.layer].attn) as weights:
+            out = self._tokens(images)
+        first = self.network.num_prefix_tokens
+        out.attention = weights[0].mean(1)[:, first:, first:]
+        return out
+
+    def extra_settings(self) -> tuple:
+        """Settings that change the outputs, for the fingerprint."""
+        return (self.model, sorted(self._kwargs.items()), self.layer, self.norm)
+
+    def _tokens(self, images: Tensor) -> TeacherOutput:
+        [(patches, prefix)] = self.network.forward_intermediates(
+            images,
+            indices=[self.layer],
+            return_prefix_tokens=True,
+            norm=self.norm,
+            stop_early=True,
+            output_fmt='NLC',
+            intermediates_only=True,
+        )
+        return TeacherOutput(patch_tokens=patches, cls_token=prefix[:, 0])
+
+    def _adapt(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Drop the classifier and resize position embeddings with timm's filter."""
+        module = importlib.import_module(type(self.network).__module__)
+        adapted = dict(state_dict)
+        if hasattr(module, 'checkpoint_filter_fn'):
+            adapted = module.checkpoint_filter_fn(adapted, self.network)
+        heads = self.network.pretrained_cfg.get('classifier') or 'head'
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        prefixes = tuple(f'{head}.' for head in heads)
+        return {k: v for k, v in adapted.items() if not k.startswith(prefixes)}
+
+    def _fetch(self) -> dict[str, Tensor]:
+        config = self.network.pretrained_cfg
+        hub = config.get('hf_hub_id')
+        source = f'huggingface.co/{hub}' if hub else config['url']
+        loaded = fetch(
+            f"timm's weights of {self.model}", source, self.network, self._download
+        )
+        return loaded.state_dict()
+
+    def _download(self) -> nn.Module:
+        # with the classifier of the tag, since timm loads strictly only then
+        classes = self.network.pretrained_cfg['num_classes']
+        kwargs = {**self._kwargs, 'num_classes': classes}
+        with seeded_construction():
+            loaded = timm.create_model(self.model, pretrained=True, **kwargs)
+        loaded.reset_classifier(0)
+        return loaded
+
+
+@contextlib.contextmanager
+def explicit_attention(attn: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the softmaxed attention ``(B, H, N, N)`` of a block while it runs.
+
+    All of timm's attention classes (with query and key norms, rotary or relative
+    positions) can compute without torch's fused kernel and then hand their weights to
+    ``attn_drop``, which lets them pass as they are in eval mode.
+
+    Raises:
+        ValueError: for an attention class that works otherwise.
+    """
+    if not hasattr(attn, 'attn_drop') or not hasattr(attn, 'fused_attn'):
+        raise ValueError(
+            f'attention cannot be read from {type(attn).__name__}: use another model '
+            'or masks that need no attention'
+        )
+    fused, attn.fused_attn = attn.fused_attn, False
+    try:
+        with recorded_outputs(attn.attn_drop) as weights:
+            yield weights
+    finally:
+        attn.fused_attn = fused
+
+
+def _build(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    name = model.split('.')[0]
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise ValueError(
+            f'model={model!r} is no model of timm'
+            f'{"; near names: " + ", ".join(near) if near else ""}. Give a name of '
+            'timm.list_models()'
+        )
+    with seeded_construction():
+        return timm.create_model(model, **{**kwargs, 'num_classes': 0})
+
+
+def _require_tokens(model: str, network: nn.Module) -> None:
+    """Refuse what has no class token among the tokens of its blocks."""
+    forward = getattr(network, 'forward_intermediates', None)
+    has_prefix = (
+        forward and 'return_prefix_tokens' in inspect.signature(forward).parameters
+    )
+    if not has_prefix or getattr(network, 'cls_token', None) is None:
+        raise ValueError(
+            f'model={model!r} has no class token beside its patch tokens in every '
+            'block, which a teacher needs: use a plain ViT with a class token, such as '
+            'vit_base_patch16_224.mae'
+        )
+
+
+def _require_source(model: str, network: nn.Module, weights: str | None) -> None:
+    """Refuse ``weights`` that are neither a file nor timm's own."""
+    config = network.pretrained_cfg
+    if weights == FROM_TIMM and not (config.get('hf_hub_id') or config.get('url')):
+        raise ValueError(
+            f"weights='timm': timm has no weights of {model}; give a local file, or a "
+            'model name with a tag that timm.list_pretrained() lists'
+        )
+    if weights not in (None, FROM_TIMM) and not names_a_file(weights):
+        raise ValueError(
+            f"weights={weights!r} of TimmTeacher is neither 'timm' nor a local file, "
+            'which is given by a path or with a suffix such as .safetensors or .pth'
+        )
+
+
+def _require_activation(model: str, network: nn.Module, weights: str | None) -> None:
+    """Refuse a tag whose weights timm marks as trained with QuickGELU."""
+    notes = ' '.join(network.pretrained_cfg.get('notes') or ())
+    tag_counts = '.' in model or weights == FROM_TIMM
+    if tag_counts and 'quickgelu' in notes and not _uses_quick_gelu(network):
+        raise ValueError(
+            f'model={model!r}: its weights were trained with QuickGELU but the network '
+            f'has another activation; use model={_quick(model)!r}'
+        )
+
+
+def _uses_quick_gelu(network: nn.Module) -> bool:
+    return any(type(module).__name__ == 'QuickGELU' for module in network.modules())
+
+
+def _quick(model: str) -> str:
+    return model.replace('_clip_', '_clip_quickgelu_')
