@@ -12,4 +12,7 @@ train_dataloader = dict(
     )
 )
 # without labels there is no k-NN; see docs/own_data.md for adding a labelled subset
-custom_hooks = [dict(type='medic_mm.SkippedImagesHook')]
+custom_hooks = [
+    dict(type='medic_mm.SkippedImagesHook'),
+    dict(type='medic_mm.StopOnNaNHook'),
+]

@@ -59,6 +59,7 @@ knn_dataloader = dict(
 )
 custom_hooks = [
     dict(type='medic_mm.SkippedImagesHook'),
+    dict(type='medic_mm.StopOnNaNHook'),
     dict(
         type='medic_mm.KNNHook',
         interval=10,

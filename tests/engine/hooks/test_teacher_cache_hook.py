@@ -474,7 +474,11 @@ def test_two_processes_share_the_work(folder: Path, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen([*command, rank, folder, tmp_path]) for rank in ('0', '1')
     ]
-    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     assert cache_file(together).name == cache_file(alone).name
     expected, found = load_file(cache_file(alone)), load_file(cache_file(together))
     torch.testing.assert_close(found['tokens'], expected['tokens'], rtol=1e-3, atol=0)

@@ -1,0 +1,123 @@
+"""Checkpoints that are whole or not there, whenever the process is stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from medic_mm.registry import HOOKS
+
+_BACKEND = 'medic_mm_atomic'
+
+
+@register_backend(_BACKEND)
+class AtomicLocalBackend(LocalBackend):
+    """Local files that are replaced as a whole, and not removed at once.
+
+    ``put`` writes ``.NAME.part`` in the same folder, syncs it to disk and renames it:
+    a stop at any moment leaves the old file, or the new one, never a part under the
+    final name. ``remove`` and ``rmtree`` note what is there; :meth:`remove_noted`
+    removes it, unless it was replaced by something new in between.
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Path, os.stat_result]] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes; makes the folder where there is none."""
+        target = Path(filepath)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f'.{target.name}.part')
+        try:
+            with part.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text; makes the folder where there is none."""
+        self.put(obj.encode(encoding), filepath)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Note a file for :meth:`remove_noted`."""
+        self._noted.append((Path(filepath), os.stat(filepath)))
+
+    def rmtree(self, dir_path: str | Path) -> None:
+        """Note a folder for :meth:`remove_noted`."""
+        self._noted.append((Path(dir_path), os.stat(dir_path)))
+
+    def remove_noted(self) -> None:
+        """Remove what was noted and still is the same."""
+        for path, noted in self._noted:
+            if not path.exists() or not os.path.samestat(noted, path.stat()):
+                continue
+            if path.is_dir():
+                super().rmtree(path)
+            else:
+                super().remove(path)
+        self._noted.clear()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to disk, where the system lets a folder be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """The host's checkpoint hook, writing so that no stop can spoil a checkpoint.
+
+    The host writes to the final path, and removes an old checkpoint (for
+    ``max_keep_ckpts`` or ``save_best``) before the new one is written. Here a file
+    appears under its name only when it is whole and on disk, and an old one goes only
+    after that. Takes the host's arguments. Where ``out_dir``, ``backend_args`` or
+    ``file_client_args`` name another storage, that storage is used in the host's way.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        remote = self.out_dir is not None and '://' in str(self.out_dir)
+        given = self.backend_args is not None or self.file_client_args is not None
+        if not (remote or given):
+            self.backend_args = {'backend': _BACKEND}
+
+    def before_train(self, runner: Runner) -> None:
+        """Set up; what a smaller ``max_keep_ckpts`` has too many goes now."""
+        super().before_train(runner)
+        self._remove_noted()
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Save when due, then remove what the new checkpoint replaces."""
+        super().after_train_iter(runner, *args, **kwargs)
+        self._remove_noted()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save when due, then remove what the new checkpoint replaces."""
+        super().after_train_epoch(runner)
+        self._remove_noted()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Save the best when due, then remove what it replaces."""
+        super().after_val_epoch(runner, metrics)
+        self._remove_noted()
+
+    def _remove_noted(self) -> None:
+        if isinstance(self.file_backend, AtomicLocalBackend):
+            self.file_backend.remove_noted()

@@ -1,0 +1,340 @@
+"""Fills the cache of teacher outputs before training, or checks the one there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.dist import (
+    barrier,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medic_mm.datasets.view_rows import RowCollate, ViewRows, innermost_dataset
+from medic_mm.engine.hooks.teacher_cache_key import cache_key, dataset_config, describe
+from medic_mm.engine.randomness import preserved_randomness
+from medic_mm.models.teachers.cached import CachedTeacher
+from medic_mm.models.teachers.token_file import (
+    TokenWriter,
+    create_token_file,
+    token_file_size,
+)
+from medic_mm.registry import HOOKS
+
+#: Largest deviation of a recomputed value, as a part of itself plus the token's root
+#: mean square. Wide enough for float16 and for another device's reduced precision,
+#: far too narrow for another crop or other weights.
+TOLERANCE = 0.01
+_SECONDS_BETWEEN_REPORTS = 10.0
+
+
+@HOOKS.register_module()
+class TeacherCacheHook(Hook):
+    """Has a cache ready for the model's ``CachedTeacher`` when training starts.
+
+    A cache is a file ``<data set>-<key>.safetensors`` in ``cache_dir``, with a JSON
+    file beside it that says what it was made from. The key is the SHA-256 over that:
+    the teacher's fingerprint; the data set (config, number and records of images,
+    sizes and times of files); the pipeline's config up to and with ``FixedView``
+    (which fixes the image size as well), its views and seed; the student's
+    normalisation; dtype and shape.
+
+    Without a file of that key all views of all images go through the pipeline, the
+    model's preprocessor and the teacher (in float32, whatever the precision of
+    training, so that all runs can share the file); every process does an equal part.
+    The file gets its name only when it is complete, on the disk and checked. An
+    interrupted build leaves a ``.partial`` file, which is never used, and starts anew.
+
+    The check, also of a file that was there, computes a few samples afresh. It finds
+    changed data or weights that the key does not see, and random transforms outside
+    ``FixedView``. Training draws the same random numbers with and without all this.
+
+    Args:
+        batch_size: Images a batch while filling. Default: that of training.
+        num_workers: Data workers while filling. Default: as in training.
+        verify_samples: Samples to check; 0 for none.
+
+    Raises:
+        ValueError: where the model, the data or the config do not allow a cache.
+        RuntimeError: where a cache does not agree with the teacher.
+        OSError: where the disk is too small.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        verify_samples: int = 8,
+    ) -> None:
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.verify_samples = verify_samples
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill or check the cache and attach it to the teacher."""
+        wrapped = is_model_wrapper(runner.model)
+        model = runner.model.module if wrapped else runner.model
+        cached = find_cached_teacher(model)
+        if cached is None:
+            runner.logger.info('The model has no teacher: nothing to cache.')
+            return
+        dataset = innermost_dataset(runner.train_dataloader.dataset)
+        with preserved_randomness(model.data_preprocessor.device):
+            self._prepare(_Training(runner, model, cached, dataset))
+        cached.teacher.network.cpu()  # not needed on the device any more
+
+    def _prepare(self, training: _Training) -> None:
+        cached, logger = training.cached, training.runner.logger
+        views = ViewRows(training.dataset)
+        config = dataset_config(training.runner.cfg)
+        shared: list[Any] = [None, False]
+        if is_main_process():
+            shared[0] = describe(training.model, cached, training.dataset, config)
+            shared[1] = _cache_path(cached, shared[0]).exists()
+        broadcast_object_list(shared)
+        description, exists = shared
+        path, key = _cache_path(cached, description), cache_key(description)
+        if not exists:
+            with _new_file(path, description, logger) as partial:
+                self._fill(partial, training)
+                barrier()
+                cached.attach(partial, key, views.num_views)
+                self._verify(path, training)
+        elif not path.exists():
+            raise OSError(
+                f'cache_dir={cached.cache_dir} of CachedTeacher is not on a file '
+                f'system that all processes share: process {get_rank()} has no {path}'
+            )
+        else:
+            logger.info('Teacher cache %s is there: no need to fill it.', path)
+            cached.attach(path, key, views.num_views)
+            self._verify(path, training)
+        _report_gaps(cached.filled, views, logger)
+
+    def _fill(self, path: Path, training: _Training) -> None:
+        """Compute this process's part of the rows."""
+        theirs = training.runner.train_dataloader
+        workers = self.num_workers
+        total = ViewRows(training.dataset).total
+        rank, processes = get_rank(), get_world_size()
+        rows = range(total * rank // processes, total * (rank + 1) // processes)
+        loader = DataLoader(
+            ViewRows(training.dataset, rows),
+            batch_size=self.batch_size or theirs.batch_size or 64,
+            num_workers=theirs.num_workers if workers is None else workers,
+            collate_fn=RowCollate(theirs.collate_fn),
+        )
+        progress = _Progress(len(rows), training.runner.logger)
+        with TokenWriter(path) as writer:
+            for filled, data in loader:
+                if data is not None:
+                    writer.write(filled, training.encode(training.cached.teacher, data))
+                progress.advance(loader.batch_size)
+
+    def _verify(self, path: Path, training: _Training) -> None:
+        """Compare a few rows of the attached file, to be named ``path``, afresh."""
+        candidates = training.cached.filled.nonzero()[:, 0].numpy()
+        if not len(candidates):
+            raise RuntimeError('none of the training images could be read')
+        count = min(self.verify_samples, len(candidates))
+        if count == 0:
+            return
+        generator = np.random.default_rng(training.runner.seed)
+        rows = generator.choice(candidates, count, replace=False)
+        views = ViewRows(training.dataset, rows)
+        collate = RowCollate(training.runner.train_dataloader.collate_fn)
+        found, data = collate([views[i] for i in range(count)])
+        if len(found) < count:
+            raise RuntimeError(
+                f'{count - len(found)} images that could be read when the teacher '
+                f'cache {path} was filled cannot be read now'
+            )
+        stored = training.encode(training.cached, data)
+        fresh = training.encode(training.cached.teacher, data)
+        names = [divmod(row, views.num_views) for row in found]
+        _compare(stored, fresh, names, path)
+        training.runner.logger.info('%d rows of the teacher cache were checked.', count)
+
+
+@dataclass
+class _Training:
+    runner: Runner
+    model: nn.Module
+    cached: CachedTeacher
+    dataset: BaseDataset
+
+    @torch.no_grad()
+    def encode(self, teacher: nn.Module, data: Any) -> Tensor:
+        """Batch of the data loader to ``(B, 1 + L, D)``, as the algorithm does it."""
+        preprocessor = self.model.data_preprocessor
+        batch = preprocessor(data, True)
+        images, samples = batch['inputs'], batch['data_samples']
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                'the teacher cache needs one image a sample, but the preprocessor '
+                f'returns a {type(images).__name__}'
+            )
+        out = teacher(images, preprocessor.mean, preprocessor.std, samples)
+        return torch.cat([out.cls_token[:, None], out.patch_tokens], dim=1)
+
+
+def find_cached_teacher(model: nn.Module) -> CachedTeacher | None:
+    """The model's ``CachedTeacher``; None where the model has no teacher at all.
+
+    Raises:
+        ValueError: where the teacher is another one, or not loaded.
+    """
+    found = [part for part in model.modules() if isinstance(part, CachedTeacher)]
+    teacher = getattr(model, 'target_generator', None)
+    if not found and teacher is None:
+        return None
+    if len(found) != 1:
+        raise ValueError(
+            f'TeacherCacheHook needs one CachedTeacher in the model but finds '
+            f"{len(found)}: set target_generator=dict(type='medic_mm.CachedTeacher', "
+            'teacher=dict(...)), or drop the hook'
+        )
+    if not found[0].ready:
+        raise ValueError(
+            "the teacher of CachedTeacher has no weights: the model's init_weights "
+            'must reach it'
+        )
+    return found[0]
+
+
+def _cache_path(cached: CachedTeacher, description: dict[str, Any]) -> Path:
+    name = f'{description["dataset_class"]}-{cache_key(description)[:24]}.safetensors'
+    return cached.cache_dir / name
+
+
+@contextmanager
+def _new_file(path: Path, description: dict, logger: MMLogger) -> Iterator[Path]:
+    """A laid-out file to fill; gets its name ``path`` if the body succeeds."""
+    shared = [path.with_suffix(f'.{uuid.uuid4().hex[:8]}.partial')]
+    broadcast_object_list(shared)
+    partial = shared[0]
+    try:
+        if is_main_process():
+            _lay_out(partial, path, description, logger)
+        barrier()
+        yield partial
+        barrier()
+        if is_main_process():
+            os.replace(partial, path)
+            _describe_beside(path, description)
+        barrier()
+    finally:
+        if is_main_process():
+            partial.unlink(missing_ok=True)
+
+
+def _lay_out(partial: Path, path: Path, description: dict, logger: MMLogger) -> None:
+    """Create the file to fill, after saying how large it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layout = description['shape'], description['dtype'], cache_key(description)
+    size, free = token_file_size(*layout), shutil.disk_usage(path.parent).free
+    logger.info(
+        'Filling the teacher cache %s: %d images x %d views, %d bytes (%.3g GB).',
+        path,
+        description['images'],
+        description['num_views'],
+        size,
+        size / 1e9,
+    )
+    if size > free:
+        raise OSError(
+            f'the teacher cache needs {size / 1e9:.3g} GB but {path.parent} has '
+            f'{free / 1e9:.3g} GB free: set cache_dir of CachedTeacher to a larger '
+            'disk, or use fewer views'
+        )
+    for old in path.parent.glob('*.partial'):
+        logger.warning('%s is of an interrupted or a running build.', old)
+    create_token_file(partial, *layout)
+
+
+def _describe_beside(path: Path, description: dict[str, Any]) -> None:
+    about = {
+        'what': f'Outputs of a frozen teacher for fixed views, in {path.name}; '
+        'medic_mm.TeacherCacheHook made them and uses them again.',
+        'rows': 'Row i * num_views + v: view v of image i; class token, then patches.',
+        'to_clear': 'Remove both files; the next training fills the cache again.',
+        'bytes': path.stat().st_size,
+        'key': cache_key(description),
+        'made_from': description,
+    }
+    path.with_suffix('.json').write_text(json.dumps(about, indent=2) + '\n')
+
+
+def _compare(
+    stored: Tensor, fresh: Tensor, names: Sequence[tuple[int, int]], path: Path
+) -> None:
+    """Raise where stored tokens ``(B, 1 + L, D)`` are not the fresh ones."""
+    fresh = fresh.float()
+    scale = fresh.abs() + fresh.square().mean(-1, keepdim=True).sqrt()
+    # written so that a NaN counts as a deviation
+    agrees = ((stored - fresh).abs() <= TOLERANCE * scale).flatten(1).all(1)
+    checked = zip(names, agrees.tolist(), strict=True)
+    wrong = [f'image {i} view {v}' for (i, v), good in checked if not good]
+    if wrong:
+        raise RuntimeError(
+            f'the teacher cache {path} disagrees with the teacher for '
+            f'{", ".join(wrong)} ({len(wrong)} of {len(names)} checked): remove '
+            f'{path.with_suffix(".*")} to fill it again; if that does not help, a '
+            'random transform stands outside FixedView'
+        )
+
+
+def _report_gaps(filled: Tensor, views: ViewRows, logger: MMLogger) -> None:
+    missing = (~filled).nonzero()[:, 0].tolist()
+    images = sorted({row // views.num_views for row in missing})
+    if images:
+        logger.warning(
+            '%d images could not be read and have no teacher output, first: %s.',
+            len(images),
+            images[:5],
+        )
+
+
+class _Progress:
+    """Log lines with the time left, some seconds apart."""
+
+    def __init__(self, total: int, logger: MMLogger) -> None:
+        self.total, self.logger, self.done = total, logger, 0
+        self.start = self.last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done = min(self.done + count, self.total)
+        now = time.monotonic()
+        if now - self.last < _SECONDS_BETWEEN_REPORTS and self.done < self.total:
+            return
+        self.last = now
+        left = (now - self.start) / self.done * (self.total - self.done)
+        self.logger.info(
+            'Teacher cache: %d of %d views (%d %%), %.0f s left.',
+            self.done,
+            self.total,
+            100 * self.done // self.total,
+            left,
+        )

@@ -1,0 +1,180 @@
+"""CachedTeacher and its file: lookups equal what was written, misuse is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
+from medic_mm.models.teachers.token_file import (
+    TokenWriter,
+    create_token_file,
+    read_token_file,
+    token_file_size,
+)
+
+IMAGES, VIEWS, LENGTH, WIDTH = 5, 2, 4, 6
+SHAPE = (IMAGES * VIEWS, 1 + LENGTH, WIDTH)
+STATISTICS = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+
+
+class PatchMeans(FrozenTeacher):
+    """Something with the attributes of a teacher; never asked here."""
+
+    def __init__(self) -> None:
+        half = (0.5, 0.5, 0.5)
+        super().__init__(nn.Conv2d(3, WIDTH, 8, 8), half, half, WIDTH, 8, 16)
+
+    def load_weights(self) -> None:
+        self.loaded = True
+
+
+def make_tokens(dtype: torch.dtype = torch.float16) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(SHAPE, generator=generator).to(dtype)
+
+
+def write(path: Path, rows: list[int], dtype: str = 'float16') -> Path:
+    create_token_file(path, SHAPE, dtype, key='the key')
+    tokens = make_tokens(torch.float32)
+    with TokenWriter(path) as writer:
+        for row in rows:
+            writer.write([row], tokens[[row]])
+    return path
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> CachedTeacher:
+    teacher = CachedTeacher(PatchMeans(), cache_dir=str(tmp_path))
+    path = write(tmp_path / 'all.safetensors', list(range(SHAPE[0])))
+    teacher.attach(path, 'the key', VIEWS)
+    return teacher
+
+
+def samples(pairs: list[tuple[int, int]]) -> list[DataSample]:
+    return [DataSample(metainfo=dict(sample_idx=i, view=v)) for i, v in pairs]
+
+
+def look_up(teacher: CachedTeacher, data_samples: list | None, **kwargs):
+    size = len(data_samples or [None])
+    return teacher(torch.zeros(size, 3, 16, 16), *STATISTICS, data_samples, **kwargs)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_the_file_is_plain_safetensors(tmp_path: Path, dtype: str) -> None:
+    path = write(tmp_path / 'some.safetensors', [7, 0, 3], dtype)
+    assert path.stat().st_size == token_file_size(SHAPE, dtype, 'the key')
+    stored = load_file(path)
+    written = torch.zeros(SHAPE[0], dtype=torch.bool)
+    written[[0, 3, 7]] = True
+    assert torch.equal(stored['filled'], written)
+    expected = make_tokens(getattr(torch, dtype)) * written[:, None, None]
+    assert torch.equal(stored['tokens'], expected)
+
+
+def test_two_writers_share_a_file(tmp_path: Path) -> None:
+    path, tokens = tmp_path / 'shared.safetensors', make_tokens(torch.float32)
+    create_token_file(path, SHAPE, 'float32', 'the key')
+    with TokenWriter(path) as even, TokenWriter(path) as odd:
+        even.write(range(0, SHAPE[0], 2), tokens[::2])
+        odd.write(range(1, SHAPE[0], 2), tokens[1::2])
+    table = read_token_file(path, 'the key', in_memory=True)
+    assert table.filled.all()
+    assert torch.equal(table.tokens, tokens)
+
+
+@pytest.mark.parametrize('in_memory_gb', [0.0, 2.0])
+def test_lookups_in_any_order(cached: CachedTeacher, in_memory_gb: float) -> None:
+    cached.in_memory_gb = in_memory_gb
+    cached.attach(cached.cache_dir / 'all.safetensors', 'the key', VIEWS)
+    pairs = [(4, 1), (0, 0), (2, 1), (4, 1), (1, 0)]
+    out = look_up(cached, samples(pairs))
+    for row, (image, view) in enumerate(pairs):
+        expected = make_tokens()[image * VIEWS + view].float()
+        assert torch.equal(out.cls_token[row], expected[0])
+        assert torch.equal(out.patch_tokens[row], expected[1:])
+    assert out.patch_tokens.dtype == out.cls_token.dtype == torch.float32
+    assert out.patch_tokens.is_contiguous()
+    assert out.attention is None
+
+
+def test_a_cache_in_memory_does_not_need_the_file(cached: CachedTeacher) -> None:
+    (cached.cache_dir / 'all.safetensors').write_bytes(b'')
+    out = look_up(cached, samples([(3, 1)]))
+    assert torch.equal(out.cls_token[0], make_tokens()[7, 0].float())
+
+
+def test_it_has_the_face_of_its_teacher_and_no_state(cached: CachedTeacher) -> None:
+    teacher = cached.teacher
+    for name in ('embed_dims', 'grid', 'native_grid', 'input_size', 'input_norm'):
+        assert getattr(cached, name) == getattr(teacher, name)
+    assert not cached.ready
+    cached.init_weights()
+    assert cached.ready
+    assert cached.fingerprint() == teacher.fingerprint()
+    assert teacher.loaded
+    model = nn.Sequential(nn.Linear(2, 2), cached)
+    assert list(model.state_dict()) == ['0.weight', '0.bias']
+    assert len(list(model.parameters())) == 2
+    assert copy.deepcopy(model)[1] is cached
+
+
+def test_attention_is_refused(cached: CachedTeacher) -> None:
+    with pytest.raises(ValueError, match='keeps no attention'):
+        look_up(cached, samples([(0, 0)]), attention=True)
+
+
+def test_without_a_cache_it_names_the_hook(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match='TeacherCacheHook'):
+        look_up(CachedTeacher(PatchMeans()), samples([(0, 0)]))
+
+
+@pytest.mark.parametrize(
+    'data_samples', [None, [DataSample(metainfo=dict(sample_idx=0))], [DataSample()]]
+)
+def test_missing_meta_keys(cached: CachedTeacher, data_samples: list | None) -> None:
+    with pytest.raises(ValueError, match=r"meta_keys=\('sample_idx', 'view'\)"):
+        look_up(cached, data_samples)
+
+
+def test_images_that_are_not_in_the_cache(cached: CachedTeacher) -> None:
+    with pytest.raises(RuntimeError, match='not among the 10 rows'):
+        look_up(cached, samples([(0, 0), (IMAGES, 0)]))
+    path = write(cached.cache_dir / 'gap.safetensors', [0, 1, 2])
+    cached.attach(path, 'the key', VIEWS)
+    look_up(cached, samples([(1, 0)]))
+    with pytest.raises(RuntimeError, match='readable training images only'):
+        look_up(cached, samples([(1, 0), (1, 1)]))
+
+
+def test_torn_and_foreign_files_are_refused(cached: CachedTeacher) -> None:
+    path = cached.cache_dir / 'all.safetensors'
+    with pytest.raises(RuntimeError, match='has the key the key in place of other'):
+        cached.attach(path, 'other', VIEWS)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RuntimeError, match='remove it to build it anew'):
+        cached.attach(path, 'the key', VIEWS)
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path, tokens = tmp_path / 'x.safetensors', make_tokens(torch.float32)[:2]
+    create_token_file(path, SHAPE, 'float16', 'the key')
+    with TokenWriter(path) as writer:
+        with pytest.raises(ValueError, match='grid and embed_dims promise'):
+            writer.write([0, 1], tokens[:, 1:])
+        with pytest.raises(ValueError, match="set dtype='float32'"):
+            writer.write([0, 1], tokens * 1e5)
+        with pytest.raises(ValueError, match='not finite'):
+            writer.write([0, 1], tokens * float('nan'))
+    assert not read_token_file(path, 'the key', True).filled.any()
+
+
+def test_unknown_dtype() -> None:
+    with pytest.raises(ValueError, match="dtype='int8'"):
+        CachedTeacher(PatchMeans(), dtype='int8')
