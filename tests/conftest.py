@@ -27,18 +27,25 @@ def root() -> Path:
     return ROOT
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the shared folder, so that none is forgotten."""
+    for item in items:
+        if 'shared' in getattr(item, 'fixturenames', ()):
+            item.add_marker('shared_data')
+
+
 @pytest.fixture(scope='session')
 def shared() -> Path:
     """The folder of real data and teachers; tests that need it skip without it."""
     path = Path(os.environ.get('MEDIC_MM_SHARED', ROOT.parent / 'shared'))
     if not (path / 'data').is_dir():
-        pytest.skip(f'needs the shared data folder; MEDIC_MM_SHARED={path} has none')
+        pytest.skip(f'needs the shared data folder; {path} has none')
     return path
 
 
 @pytest.fixture(scope='session')
 def cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10 part as image folders: ``train/<class>/*.jpg``, ``val/<class>/*.jpg``."""
+    """CIFAR-10 in folders: ``train/<class>/*.jpg``, ``val/<class>/*.jpg``."""
     target = tmp_path_factory.mktemp('cifar10')
     with tarfile.open(shared / 'data' / 'cifar10.tar') as archive:
         archive.extractall(target, filter='data')

@@ -1,1 +1,20 @@
-"""."""
+"""What the command-line tools do, for use from Python.
+
+Importing this package imports mmengine but no model.
+"""
+
+from medic_mm.apis.cfg_options import OptionAction, OptionError, check_options
+from medic_mm.apis.cli import sentences_for_users
+from medic_mm.apis.run_config import LAUNCHERS
+from medic_mm.apis.test import run_testing
+from medic_mm.apis.train import run_training
+
+__all__ = [
+    'LAUNCHERS',
+    'OptionAction',
+    'OptionError',
+    'check_options',
+    'run_testing',
+    'run_training',
+    'sentences_for_users',
+]

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(folder: Path, work_dir: Path, *hooks: dict, **changes) -> Runner:
     settings = {**training_config(folder, work_dir, list(hooks)), **changes}
+    settings.setdefault('default_hooks', dict(checkpoint=None))
     settings['experiment_name'] = f'knn_{next(COUNTER)}'
     return Runner.from_cfg(Config(settings))
 
@@ -97,7 +98,7 @@ def test_training_is_the_same_with_and_without(folder: Path, tmp_path: Path) -> 
 
 def test_points_are_the_models_own(folder: Path, tmp_path: Path) -> None:
     hook = knn_hook_config(folder, k=3)
-    runner = build(folder, tmp_path, hook)
+    runner = build(folder, tmp_path, hook, log_level='INFO')
 
     class Recorder(Hook):
         """Computes each point anew, right before KNNHook does."""
@@ -123,7 +124,8 @@ def test_points_are_the_models_own(folder: Path, tmp_path: Path) -> None:
         assert point.pop('step') == index
         assert point == {key: curve[index] for key, curve in found.items()}
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
-    assert 'k-NN before training: cls_top1_k3' not in log  # log_level is WARNING
+    value = found['knn/cls_top1_k3'][0]
+    assert f'k-NN before training: cls_top1_k3 {value:.2f}, cls_rankme' in log
 
 
 def test_intervals_and_the_last_point(folder: Path, tmp_path: Path) -> None:
@@ -144,14 +146,15 @@ def test_intervals_and_the_last_point(folder: Path, tmp_path: Path) -> None:
 
 
 def test_resumed_run_goes_on_with_its_curve(folder: Path, tmp_path: Path) -> None:
-    hook = knn_hook_config(folder, k=3)
+    hook, saving = knn_hook_config(folder, k=3), dict(default_hooks={})
     whole = build(folder, tmp_path / 'whole', hook)
     whole.train()
-    first = build(
-        folder, tmp_path / 'part', hook, train_cfg=dict(by_epoch=True, max_epochs=1)
-    )
+    one_epoch = dict(by_epoch=True, max_epochs=1)
+    first = build(folder, tmp_path / 'part', hook, train_cfg=one_epoch, **saving)
     first.train()
-    second = build(folder, tmp_path / 'part', hook, resume=True, log_level='INFO')
+    second = build(
+        folder, tmp_path / 'part', hook, resume=True, log_level='INFO', **saving
+    )
     second.train()
     assert curves(second)['knn/step'] == [0, 1, 2]
     assert curves(second)['knn/cls_top1_k3'][:2] == curves(whole)['knn/cls_top1_k3'][:2]

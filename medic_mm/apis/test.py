@@ -1,0 +1,113 @@
+"""Testing a checkpoint from a config, as ``tools/test.py`` does it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from medic_mm.apis.cfg_options import OptionError
+from medic_mm.apis.launch import join_process_group, leave_process_group
+from medic_mm.apis.run_config import (
+    build_runner,
+    fill_dataloaders,
+    load_config,
+    set_work_dir,
+    tool_command,
+)
+
+_PREDICTIONS = ('.pkl', '.pickle')
+_METRICS = ('.json', '.yaml', '.yml')
+
+
+def run_testing(
+    config: str | Path,
+    checkpoint: str | Path,
+    work_dir: str | None = None,
+    out: str | Path | None = None,
+    pin_memory: bool = True,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+    tools: Path = Path('tools'),
+) -> dict[str, float]:
+    """Run the test loop of a config on a checkpoint.
+
+    Args:
+        config: The config file.
+        checkpoint: The checkpoint; it must hold every weight of the model.
+        work_dir: Folder for the log. Default: the config's, else
+            ``work_dirs/<name of the config file>``.
+        out: File to write: the metrics for ``.json``, ``.yaml``, ``.yml``, the
+            predictions for ``.pkl``, ``.pickle``.
+        pin_memory: False switches it off.
+        options: Dotted config keys to values.
+        launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
+            ``'mpi'``.
+        tools: Folder of the command-line tools, for messages.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        OptionError: where the config or the checkpoint does not exist, the config has
+            no test loop, ``out`` has another suffix, or an option fits no component.
+        RuntimeError: where the checkpoint lacks weights of the model.
+    """
+    if out is not None and Path(out).suffix not in _PREDICTIONS + _METRICS:
+        raise OptionError(
+            f'--out {out}: the suffix says what is written, metrics for '
+            f'{", ".join(_METRICS)}, predictions for {", ".join(_PREDICTIONS)}'
+        )
+    cfg = load_config(config, options)
+    if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
+        raise OptionError(f'checkpoint {str(checkpoint)!r} does not exist')
+    if cfg.get('test_cfg') is None or cfg.get('test_dataloader') is None:
+        raise OptionError(
+            f'{config} has no test loop (test_cfg, test_dataloader, test_evaluator), '
+            'as is usual for pre-training: measure its features by '
+            f'{tool_command(tools / "knn.py", config, checkpoint)}'
+        )
+    set_work_dir(cfg, work_dir, config)
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    fill_dataloaders(cfg, ['test_dataloader'], pin_memory)
+    joined = join_process_group(cfg, launcher)
+    runner = build_runner(cfg, launcher)
+    runner.register_hook(_CompleteCheckpoint(str(checkpoint)))
+    if out is not None and Path(out).suffix in _PREDICTIONS:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=str(out)))
+    metrics = runner.test()
+    if out is not None and Path(out).suffix in _METRICS and is_main_process():
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        mmengine.dump(metrics, str(out))
+    if joined:
+        leave_process_group()
+    return metrics
+
+
+class _CompleteCheckpoint(Hook):
+    """Refuses a checkpoint without all weights; the host would only warn."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        state = checkpoint.get('state_dict', checkpoint)
+        found = {re.sub(r'^module\.', '', key) for key in state}
+        wanted = model.state_dict()
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
+            raise RuntimeError(
+                f'{self.path} lacks {len(missing)} of {len(wanted)} weights of the '
+                f'model ({shown}): give a checkpoint that was trained with this config'
+            )

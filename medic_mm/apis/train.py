@@ -1,0 +1,171 @@
+"""Training from a config, as ``tools/train.py`` does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from medic_mm.apis.cfg_options import OptionError
+from medic_mm.apis.knn import find_dataloaders
+from medic_mm.apis.launch import join_process_group, leave_process_group
+from medic_mm.apis.run_config import (
+    build_runner,
+    fill_dataloaders,
+    load_config,
+    set_work_dir,
+    tool_command,
+)
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def run_training(
+    config: str | Path,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    validate: bool = True,
+    pin_memory: bool = True,
+    persistent_workers: bool = True,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+    tools: Path | None = None,
+) -> Runner:
+    """Train a model.
+
+    Args:
+        config: The config file.
+        work_dir: Folder for logs and checkpoints. Default: the config's, else
+            ``work_dirs/<name of the config file>``.
+        resume: ``'auto'`` goes on from the newest checkpoint of ``work_dir`` (and
+            starts anew where there is none); a path goes on from that checkpoint.
+        amp: Train in mixed precision whatever the config says.
+        auto_scale_lr: Scale the learning rate to the number of images that make one
+            optimizer step.
+        validate: Run the validation loop of the config.
+        pin_memory: False switches it off in all dataloaders.
+        persistent_workers: The same.
+        options: Dotted config keys to values.
+        launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
+            ``'mpi'``.
+        tools: Folder of the command-line tools. Where it is given, the last line of
+            the log is the next useful command.
+
+    Returns:
+        The Runner after training.
+
+    Raises:
+        OptionError: where the config or the checkpoint does not exist, an option fits
+            no component, or an argument needs a setting that the config lacks.
+    """
+    cfg = load_config(config, options)
+    set_work_dir(cfg, work_dir, config)
+    if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
+        raise OptionError(
+            f'{config} has no training loop (train_cfg, train_dataloader)'
+        )
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
+        resume = 'auto'
+    notices = [] if resume is None else _set_resume(cfg, resume)
+    if auto_scale_lr:
+        _switch_on_lr_scaling(cfg)
+    fill_dataloaders(cfg, _LOADERS, pin_memory, persistent_workers)
+    joined = join_process_group(cfg, launcher)
+    runner = build_runner(cfg, launcher, notices)
+    _count_accumulation(runner)
+    runner.train()
+    if tools is not None and is_main_process():
+        _log_next_command(runner, config, bool(options), tools)
+    if joined:
+        leave_process_group()
+    return runner
+
+
+def _set_resume(cfg: Config, resume: str) -> list[str]:
+    """Set what the host resumes from; lines for the log."""
+    cfg.resume = True
+    cfg.load_from = None
+    if resume != 'auto':
+        if '://' not in resume and not Path(resume).is_file():
+            raise OptionError(f'--resume: checkpoint {resume!r} does not exist')
+        cfg.load_from = resume
+        return []
+    # The host trusts last_checkpoint, which names an absolute path: a moved folder,
+    # or a stop just before it was written, would end in an error or a new start.
+    work_dir = Path(cfg.work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if Path(named).is_file():
+        return []
+    found = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
+    if found:
+        cfg.load_from = str(max(found, key=lambda path: path.stat().st_mtime))
+        return [f'{pointer} names no checkpoint, {cfg.load_from} is the newest.']
+    if named:
+        raise OptionError(
+            f'{pointer} names {named}, which does not exist, and {work_dir} holds no '
+            'other checkpoint: use --resume PATH, or remove that file to start anew'
+        )
+    return []
+
+
+def _switch_on_lr_scaling(cfg: Config) -> None:
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise OptionError(
+            '--auto-scale-lr needs to know the batch size that the learning rate is '
+            'meant for: set auto_scale_lr=dict(base_batch_size=...) in the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def _count_accumulation(runner: Runner) -> None:
+    """Let learning rate scaling count the batches that one step accumulates.
+
+    The host compares the batch of one forward pass with ``base_batch_size``. The
+    config is left as it is, so that the saved copy can be run again.
+    """
+    scaling = runner.auto_scale_lr
+    steps = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+    if scaling and scaling.get('enable') and steps > 1:
+        base = scaling['base_batch_size'] / steps
+        runner.auto_scale_lr = {**scaling, 'base_batch_size': base}
+        runner.logger.info(
+            f'Learning rate scaling: {steps} batches are accumulated for a step, so '
+            f'one batch is compared with {scaling["base_batch_size"]} / {steps}.'
+        )
+
+
+def _log_next_command(
+    runner: Runner, config: str | Path, changed: bool, tools: Path
+) -> None:
+    pointer = Path(runner.work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        return
+    if runner.cfg.get('test_cfg') is not None:
+        tool = tools / 'test.py'
+    elif _has_knn_data(runner.cfg):
+        tool = tools / 'knn.py'
+    else:
+        return
+    # the copy in the work folder holds the options of the command line
+    used = Path(runner.work_dir, Path(config).name) if changed else config
+    command = tool_command(tool, used, pointer.read_text().strip())
+    runner.logger.info(f'Next: {command}')
+
+
+def _has_knn_data(cfg: Config) -> bool:
+    try:
+        find_dataloaders(cfg)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The quickstart, behind ``tools/quickstart.py``."""

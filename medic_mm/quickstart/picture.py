@@ -1,0 +1,112 @@
+"""The quickstart's picture: curves above, reconstructions below."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from pathlib import Path
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS, init_default_scope
+
+from medic_mm.apis.knn import find_dataloaders
+from medic_mm.checkpoints import read_state_dict
+from medic_mm.quickstart.table import Table
+from medic_mm.registry import MODELS
+from medic_mm.visualization import (
+    NORMALISED_NOTE,
+    Curve,
+    Reconstruction,
+    draw_curves,
+    draw_reconstruction,
+    read_curves,
+    reconstruct,
+)
+
+IMAGES = 8
+_TERMS = {'token': 'token', 'cls': 'class token', 'pixel': 'pixel'}
+
+
+def make_picture(
+    config: Config, checkpoint: Path, table: Table, method: str, path: Path
+) -> None:
+    """Draw a finished pre-training.
+
+    Args:
+        config: Config of the pre-training.
+        checkpoint: Its last checkpoint, in the work folder that has the log.
+        table: For the levels to compare with.
+        method: The method's name, for the title.
+        path: Where the picture goes; the suffix gives its format.
+    """
+    curves = read_curves(checkpoint.parent)
+    reconstruction, names = reconstruct_validation(config, checkpoint)
+    figure = Figure(figsize=(13, 10.4), dpi=110, facecolor='white')
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.32))
+    draw_training(top, curves, table, method)
+    draw_reconstruction(bottom, reconstruction, names)
+    bottom.subplots_adjust(0.09, 0.11, 0.985, 0.87, wspace=0.05, hspace=0.05)
+    bottom.suptitle(
+        'Validation images: what the student sees, and what it makes of the rest',
+        x=0.045,
+        ha='left',
+        weight='bold',
+    )
+    if reconstruction.per_patch:
+        note = textwrap.fill(NORMALISED_NOTE, 130)
+        bottom.text(0.09, 0.015, note, fontsize=11, color='#444444', va='bottom')
+    figure.savefig(path)
+
+
+def draw_training(
+    figure: SubFigure, curves: dict[str, Curve], table: Table, method: str
+) -> None:
+    """Loss terms on the left, k-NN on the right."""
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.065, 0.15, 0.885, 0.83, wspace=0.48)
+    terms = {
+        label: curves[f'raw_{term}']
+        for term, label in _TERMS.items()
+        if f'raw_{term}' in curves
+    }
+    draw_curves(left, terms, log=True)
+    left.set(xlabel='iteration')
+    left.set_title('Loss terms, unweighted', loc='left', weight='bold')
+    k = table.k
+    knn = {
+        f'{method}, {label}': curves[f'knn/{name}_top1_k{k}']
+        for name, label in (('cls', 'class token'), ('mean', 'mean patch'))
+        if f'knn/{name}_top1_k{k}' in curves
+    }
+    teacher, pixels = table.rows[2:]
+    levels = {
+        'teacher, class token': teacher.top1['cls'],
+        'raw pixels': pixels.top1['pixels'],
+    }
+    draw_curves(right, knn, levels, markers=True)
+    right.set(xlabel='epoch (0 = random student)', ylim=(0, None))
+    right.set_title(f'k-NN accuracy in %, k = {k}', loc='left', weight='bold')
+
+
+def reconstruct_validation(
+    config: Config, checkpoint: Path
+) -> tuple[Reconstruction, list[str]]:
+    """Validation images, masked as in training, and the names of their classes."""
+    init_default_scope(config.default_scope)
+    model_config = copy.deepcopy(dict(config.model))
+    model_config['data_preprocessor'] = config.data_preprocessor
+    model = MODELS.build(model_config)
+    model.load_state_dict(read_state_dict(checkpoint))
+    dataset = copy.deepcopy(find_dataloaders(config)[1]['dataset'])
+    dataset['pipeline'] = config.train_dataloader.dataset.pipeline
+    images = DATASETS.build(dataset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # masks are drawn from the global generator
+        samples = [images[i] for i in range(IMAGES)]
+    names = [images.metainfo['classes'][i] for i in images.get_gt_labels()[:IMAGES]]
+    return reconstruct(model, default_collate(samples)), names

@@ -1,0 +1,143 @@
+"""The quickstart's table: k-NN of student, teacher and pixels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from medic_mm.apis.knn import RANDOM, evaluate_knn, find_dataloaders
+from medic_mm.evaluation.features import (
+    Encoder,
+    PixelEncoder,
+    TeacherEncoder,
+    count_classes,
+    extract_features,
+    loader_settings,
+)
+from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.registry import MODELS
+
+#: Where the student's gain is read off. MEDiC aligns the class token with CLIP's, so
+#: that is the feature it hands on.
+FEATURE = 'cls'
+_HEADINGS = {'cls': 'class token', 'mean': 'mean patch token', 'pixels': 'pixels'}
+
+
+@dataclass(frozen=True)
+class Row:
+    """k-NN accuracies of one encoder.
+
+    Attributes:
+        name: What was evaluated.
+        top1: Feature to accuracy in percent.
+    """
+
+    name: str
+    top1: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and how they were made.
+
+    Attributes:
+        rows: From the random student to the pixels.
+        k: Number of neighbours.
+        train_images: Images of the bank.
+        test_images: Queries.
+        num_classes: Number of classes.
+    """
+
+    rows: list[Row]
+    k: int
+    train_images: int
+    test_images: int
+    num_classes: int
+
+    @property
+    def gain(self) -> float:
+        """Points by which the student's class token beats the random student's."""
+        random, student = self.rows[:2]
+        return student.top1[FEATURE] - random.top1[FEATURE]
+
+    def markdown(self) -> str:
+        """The table in Markdown, with a line on how it was made."""
+        names = [n for n in _HEADINGS if any(n in row.top1 for row in self.rows)]
+        width = max(len(row.name) for row in self.rows)
+        heads = [_HEADINGS[name] for name in names]
+        lines = [
+            f'k-NN accuracy in % (k = {self.k}; {self.train_images:,} training and '
+            f'{self.test_images:,} validation images, {self.num_classes} classes, '
+            f'chance {100 / self.num_classes:.0f} %)',
+            '',
+            f'| {"":<{width}} | ' + ' | '.join(heads) + ' |',
+            f'|{"-" * (width + 2)}|'
+            + '|'.join('-' * (len(h) + 1) + ':' for h in heads)
+            + '|',
+        ]
+        for row in self.rows:
+            cells = [
+                f'{row.top1[name]:.1f}' if name in row.top1 else '' for name in names
+            ]
+            padded = [
+                f'{cell:>{len(head)}}' for cell, head in zip(cells, heads, strict=True)
+            ]
+            lines.append(f'| {row.name:<{width}} | ' + ' | '.join(padded) + ' |')
+        return '\n'.join(lines)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``knn.json`` and ``knn.md``; returns their paths."""
+        paths = [folder / 'knn.json', folder / 'knn.md']
+        paths[0].write_text(json.dumps(asdict(self), indent=2) + '\n')
+        paths[1].write_text(self.markdown() + '\n')
+        return paths
+
+
+def make_table(config: Config, checkpoint: Path, method: str, k: int = 20) -> Table:
+    """Evaluate the student before and after training, its teacher, and raw pixels.
+
+    All on the k-NN data of the config, with the same k and temperature.
+
+    Args:
+        config: Config of the pre-training; its teacher has its weights.
+        checkpoint: Of the pre-training.
+        method: The method's name, for the table.
+        k: Number of neighbours.
+    """
+    rows, report = [], {}
+    for name, source in (
+        ('random student', RANDOM),
+        (f'{method} student', str(checkpoint)),
+    ):
+        report = evaluate_knn(config, source, ks=(k,), device='cpu')
+        top1 = {result['features']: result['top1'] for result in report['results']}
+        rows.append(Row(name, top1))
+    preprocessor = MODELS.build(config.data_preprocessor)
+    teacher = MODELS.build(config.model.target_generator)
+    teacher.init_weights()
+    for name, encoder in (
+        ('teacher (CLIP)', TeacherEncoder(teacher, preprocessor)),
+        ('raw pixels', PixelEncoder()),
+    ):
+        rows.append(Row(name, _evaluate(config, encoder, preprocessor, k)))
+    sizes = {key: report[key] for key in ('train_images', 'test_images', 'num_classes')}
+    return Table(rows=rows, k=k, **sizes)
+
+
+def _evaluate(
+    config: Config, encoder: Encoder, preprocessor: object, k: int
+) -> dict[str, float]:
+    init_default_scope(config.default_scope)
+    loaders = [
+        Runner.build_dataloader(loader_settings(settings))
+        for settings in find_dataloaders(config)
+    ]
+    num_classes = count_classes(*(loader.dataset for loader in loaders))
+    train, test = (extract_features(encoder, preprocessor, x) for x in loaders)
+    found = knn_metrics(train, test, num_classes, (k,))
+    return {name: values[f'top1_k{k}'] for name, values in found.items()}

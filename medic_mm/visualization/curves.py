@@ -1,0 +1,104 @@
+"""Curves of a training run, from the scalars that MMEngine writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+#: Distinct in grey and for colour-blind readers (Okabe and Ito).
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+_MUTED = '#555555'
+
+Curve = list[tuple[float, float]]
+
+
+def read_curves(work_dir: str | Path) -> dict[str, Curve]:
+    """All scalars that runs in a work folder logged through ``LocalVisBackend``.
+
+    A resumed run continues the curves; where it repeats a step, the later value holds.
+
+    Args:
+        work_dir: The folder given to ``tools/train.py --work-dir``.
+
+    Returns:
+        Name to (step, value) pairs in the order of steps. Steps are as logged:
+        iterations for losses, epochs for ``knn/*``.
+
+    Raises:
+        FileNotFoundError: for a folder without such a log.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(
+            f'{work_dir} has no scalars of a run (*/vis_data/scalars.json): train with '
+            "vis_backends=[dict(type='LocalVisBackend')] and this work folder first"
+        )
+    curves: dict[str, dict[float, float]] = {}
+    for file in files:
+        for line in file.read_text(encoding='utf-8').splitlines():
+            record = json.loads(line)
+            step = record.pop('step')
+            for name, value in record.items():
+                if isinstance(value, (int, float)):
+                    curves.setdefault(name, {})[step] = value
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+def draw_curves(
+    axis: Axes,
+    curves: dict[str, Curve],
+    levels: dict[str, float] | None = None,
+    markers: bool = False,
+    log: bool = False,
+) -> None:
+    """Lines with their names at the right end, without a legend to look up.
+
+    Args:
+        axis: Where to draw.
+        curves: Label to points.
+        levels: Label to value of horizontal dashed lines, to compare with.
+        markers: Mark each point.
+        log: Logarithmic heights.
+    """
+    if log:
+        axis.set_yscale('log')
+    ends: list[tuple[float, str, str]] = []
+    for (label, points), colour in zip(curves.items(), COLOURS, strict=False):
+        xs, ys = zip(*points, strict=True)
+        axis.plot(xs, ys, color=colour, lw=2, marker='o' if markers else None, ms=4)
+        ends.append((ys[-1], label, colour))
+    for label, level in (levels or {}).items():
+        axis.axhline(level, color=_MUTED, lw=1.2, ls=(0, (4, 3)))
+        ends.append((level, label, _MUTED))
+    axis.margins(x=0.02)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.grid(axis='y', color='#dddddd', lw=0.8)
+    axis.set_axisbelow(True)
+    _label_ends(axis, ends)
+
+
+def _label_ends(axis: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write labels right of the axis at their lines' heights, moved apart."""
+    axis.figure.draw_without_rendering()  # settles limits and the axis' size
+    height = axis.get_window_extent().height
+    size = 10.0
+    gap = 1.25 * size * axis.figure.dpi / 72 / height
+    to_axis = axis.transData + axis.transAxes.inverted()
+    places = sorted(
+        (to_axis.transform((0, value))[1], label, colour)
+        for value, label, colour in ends
+    )
+    lowest = -1.0
+    for place, label, colour in places:
+        lowest = max(place, lowest + gap)
+        axis.text(
+            1.02,
+            lowest,
+            label,
+            transform=axis.transAxes,
+            color=colour,
+            fontsize=size,
+            va='center',
+        )

@@ -1,0 +1,237 @@
+"""The set-up scripts, and the check of a test report in ``.ci``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = [*sorted((ROOT / 'tools').glob('*.sh')), ROOT / '.ci' / 'run']
+
+# an interpreter that writes down its calls, makes toy environments of itself, and
+# installs nothing
+STUB = """#!/usr/bin/env bash
+echo "$*" >>'{log}'
+case "$1 $2 $3" in
+  '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  '-m pip install') exit {pip_status} ;;
+  '-m '* | '-c import medic_mm'*) ;;
+  *) exec '{python}' "$@" ;;
+esac
+"""
+NAMES = ('python3', 'python3.12', 'python3.11', 'python3.10', 'python')
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script: Path) -> None:
+    subprocess.run(['bash', '-n', script], check=True)
+    # what is sourced only is not to be called
+    assert os.access(script, os.X_OK) is not script.name.startswith('_')
+
+
+class Clone:
+    """A toy clone whose ``tools/_env.sh`` finds only stubs of Python."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / 'clone'
+        self.binaries = folder / 'bin'
+        self.log = folder / 'calls.txt'
+        self.binaries.mkdir()
+        shutil.copytree(ROOT / 'requirements', self.folder / 'requirements')
+        shutil.copytree(ROOT / 'tools', self.folder / 'tools')
+        shutil.copy(ROOT / 'setup.py', self.folder)
+
+    def write_python(self, text: str) -> None:
+        for name in NAMES:
+            (self.binaries / name).write_text(text)
+            (self.binaries / name).chmod(0o755)
+
+    def write_stub(self, pip_status: int = 0) -> None:
+        stub = STUB.format(log=self.log, python=sys.executable, pip_status=pip_status)
+        self.write_python(stub)
+
+    def call(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Source the script; prints the interpreter it settles on."""
+        self.log.write_text('')
+        environment = {'PATH': f'{self.binaries}:/usr/bin:/bin', **variables}
+        command = f'set -euo pipefail; source "{self.folder}/tools/_env.sh"'
+        return subprocess.run(
+            ['bash', '-c', f'{command}; echo "$PYTHON"; command -v python'],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def installs(self) -> list[str]:
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if line.startswith('-m pip install')]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    clone = Clone(tmp_path)
+    clone.write_stub()
+    return clone
+
+
+def test_second_call_installs_nothing(clone: Clone) -> None:
+    first = clone.call()
+    assert first.returncode == 0, first.stderr
+    (install,) = clone.installs()
+    assert install.endswith(f'--editable {clone.folder}[onedl,seg,tests]')
+    assert 'GB are downloaded' in first.stdout
+    python = str(clone.folder / '.venv' / 'bin' / 'python')
+
+    second = clone.call()
+    assert second.stdout.splitlines() == [python, python]
+    assert clone.installs() == []
+
+
+def test_changed_requirements_are_installed(clone: Clone) -> None:
+    clone.call()
+    with (clone.folder / 'requirements' / 'runtime.txt').open('a') as file:
+        file.write('einops\n')
+    changed = clone.call()
+    assert len(clone.installs()) == 1
+    assert 'A requirement changed' in changed.stdout
+    assert 'GB' not in changed.stdout
+    clone.call()
+    assert clone.installs() == []
+
+
+def test_copied_clone_is_installed_anew(clone: Clone) -> None:
+    # its environment would run the code of the folder that it was copied from
+    clone.call()
+    clone.folder = clone.folder.rename(clone.folder.with_name('elsewhere'))
+    clone.call()
+    assert clone.installs()[0].endswith(f'{clone.folder}[onedl,seg,tests]')
+
+
+def test_failed_install_is_tried_again(clone: Clone) -> None:
+    clone.write_stub(pip_status=1)
+    failed = clone.call()
+    assert failed.returncode == 1
+    assert 'pip could not install' in failed.stderr
+    shutil.rmtree(clone.folder / '.venv')
+    clone.write_stub()
+    assert clone.call().returncode == 0
+    assert len(clone.installs()) == 1
+
+
+def test_unsuitable_python_is_refused(clone: Clone) -> None:
+    clone.write_python('#!/bin/sh\nexit 1\n')
+    done = clone.call()
+    assert done.returncode == 1
+    assert done.stderr.count('\n') == 1
+    assert 'no Python 3.10, 3.11 or 3.12' in done.stderr
+    assert not (clone.folder / '.venv').exists()
+
+
+def test_unsuitable_environment_is_refused(clone: Clone) -> None:
+    clone.call()
+    python = clone.folder / '.venv' / 'bin' / 'python'
+    python.write_text('#!/bin/sh\nexit 1\n')
+    done = clone.call()
+    assert done.returncode == 1
+    assert f'remove {clone.folder}/.venv' in done.stderr
+
+
+def test_given_python_is_used_as_it_is(clone: Clone) -> None:
+    done = clone.call(MEDIC_MM_PYTHON=sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == sys.executable
+    assert not clone.installs()
+    assert not (clone.folder / '.venv').exists()
+
+
+def test_given_python_must_be_there(clone: Clone) -> None:
+    done = clone.call(MEDIC_MM_PYTHON='/nowhere/python')
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        'error: MEDIC_MM_PYTHON=/nowhere/python is no program'
+    )
+
+
+# the check of the shared data
+
+TOY_TESTS = """
+import pytest
+
+@pytest.mark.shared_data
+class TestMarked:
+    @pytest.mark.parametrize('name', ['a.b', 'c::d[0]'])
+    def test_runs(self, name):
+        pass
+
+@pytest.mark.shared_data
+def test_fails():
+    assert False
+
+def test_skips_for_another_reason():
+    pytest.skip('no accelerator')
+"""
+TOY_SKIPS = """
+import pytest
+
+@pytest.mark.shared_data
+def test_marked():
+    pytest.skip('needs the shared data folder')
+
+def test_unmarked():
+    pytest.skip('needs the shared data folder')
+"""
+
+
+@pytest.fixture(scope='module')
+def summary() -> ModuleType:
+    path = ROOT / '.ci' / 'summary.py'
+    spec = importlib.util.spec_from_file_location('ci_summary', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def complaints(summary: ModuleType, folder: Path, text: str) -> list[str]:
+    """Run toy tests by pytest and let the check judge the report."""
+    (folder / 'tests').mkdir()
+    (folder / 'tests' / 'test_toy.py').write_text(text)
+    markers = '[pytest]\nmarkers = shared_data\ntestpaths = tests\n'
+    (folder / 'pytest.ini').write_text(markers)
+    pytest_ = [sys.executable, '-m', 'pytest', '-q', '--junitxml=junit.xml']
+    environment = {**os.environ, 'PYTEST_ADDOPTS': ''}
+    subprocess.run(pytest_, cwd=folder, env=environment, capture_output=True)
+    tests = summary.read_report(folder / 'junit.xml')
+    return summary.find_complaints(tests, summary.collect_marked(folder))
+
+
+def test_summary_accepts_a_report_with_all_data_tests(
+    summary: ModuleType, tmp_path: Path
+) -> None:
+    assert complaints(summary, tmp_path, TOY_TESTS) == []
+
+
+def test_summary_names_data_tests_that_were_skipped(
+    summary: ModuleType, tmp_path: Path
+) -> None:
+    first, second = complaints(summary, tmp_path, TOY_SKIPS)
+    assert first.startswith('tests/test_toy.py::test_marked was skipped')
+    assert second == (
+        'tests.test_toy.test_unmarked was skipped and lacks the marker shared_data'
+    )
+
+
+def test_summary_wants_one_data_test(summary: ModuleType, tmp_path: Path) -> None:
+    text = 'def test_nothing():\n    pass\n'
+    assert complaints(summary, tmp_path, text) == [
+        'no test carries the marker shared_data'
+    ]
+    assert summary.find_complaints({}, ['tests/test_a.py::test_b']) == [
+        'tests/test_a.py::test_b was not run'
+    ]

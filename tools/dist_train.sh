@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Trains with several processes, on GPUs or, where there are none, on the CPU over gloo:
+#   bash tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+# GPUS is the number of processes on this machine. For several machines set NNODES,
+# NODE_RANK, MASTER_ADDR and PORT; OMP_NUM_THREADS defaults to cores / GPUS.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+
+[ $# -ge 2 ] || fail "usage: bash $0 CONFIG GPUS [arguments of tools/train.py]"
+CONFIG=$1
+GPUS=$2
+shift 2
+check_count GPUS "$GPUS"
+choose_python
+run_distributed "$GPUS" "$TOOLS/train.py" "$CONFIG" --launcher pytorch "$@"

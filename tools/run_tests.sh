@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Checks style and types and runs the tests: tools/run_tests.sh
+# With arguments only pytest runs, and gets them: tools/run_tests.sh tests/masking -x
+# PYTEST_XDIST_AUTO_NUM_WORKERS sets the number of processes (default: cores, at most 4)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
+cd "$ROOT"
+# tests run in several processes; more threads in each would only get in their way
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+if [ $# -gt 0 ]; then
+  exec "$PYTHON" -m pytest "$@"
+fi
+
+failed=()
+check() {
+  echo "== $*"
+  "$PYTHON" -m "$@" </dev/null || failed+=("$*")
+}
+check ruff check .
+check ruff format --check .
+check mypy
+check pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi
+echo 'All checks passed.'

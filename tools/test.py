@@ -1,0 +1,64 @@
+"""Test a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``.
+
+With several processes: ``bash tools/dist_test.sh CONFIG CHECKPOINT GPUS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from medic_mm.apis import LAUNCHERS, OptionAction, run_testing, sentences_for_users
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Run the test loop of a config.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--work-dir', help='folder for logs; default: work_dirs/<config name>'
+    )
+    parser.add_argument(
+        '--out', help='file for the metrics (.json, .yaml) or the predictions (.pkl)'
+    )
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='no pinned memory in dataloaders'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. test_dataloader.batch_size=64; '
+        'lists are a,b or "[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
+    # older launchers pass the rank as an argument
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+@record
+def main() -> None:
+    args = parse_args()
+    with sentences_for_users():
+        run_testing(
+            args.config,
+            args.checkpoint,
+            work_dir=args.work_dir,
+            out=args.out,
+            pin_memory=not args.no_pin_memory,
+            options=args.cfg_options,
+            launcher=args.launcher,
+            tools=Path(sys.argv[0]).parent,
+        )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+"""Train a model: ``python tools/train.py CONFIG``.
+
+With several processes: ``bash tools/dist_train.sh CONFIG GPUS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from medic_mm.apis import LAUNCHERS, OptionAction, run_training, sentences_for_users
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints; default: work_dirs/<config name>',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='go on from this checkpoint, or from the newest one of the work folder',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train in mixed precision (needs a GPU)'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the number of images of one optimizer step',
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='leave the validation loop out'
+    )
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='no pinned memory in dataloaders'
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='end the workers of dataloaders after each epoch',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. optim_wrapper.optimizer.lr=1e-3 '
+        'custom_hooks.0.interval=5 model.backbone.arch=small; lists are a,b or "[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
+    # older launchers pass the rank as an argument
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+@record
+def main() -> None:
+    args = parse_args()
+    with sentences_for_users():
+        run_training(
+            args.config,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            auto_scale_lr=args.auto_scale_lr,
+            validate=not args.no_validate,
+            pin_memory=not args.no_pin_memory,
+            persistent_workers=not args.no_persistent_workers,
+            options=args.cfg_options,
+            launcher=args.launcher,
+            tools=Path(sys.argv[0]).parent,
+        )
+
+
+if __name__ == '__main__':
+    main()
