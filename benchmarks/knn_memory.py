@@ -44,15 +44,16 @@ def main() -> None:
     bank = torch.randn(args.bank, args.width, generator=generator)
     queries = torch.randn(args.queries, args.width, generator=generator)
     labels = torch.randint(args.classes, (args.bank,), generator=generator)
-    before, start = current_memory(), time.perf_counter()
+    before, start, cpu = current_memory(), time.perf_counter(), time.process_time()
     knn_predict_many(bank, labels, queries, args.classes, ks=args.k)
-    seconds, peak = time.perf_counter() - start, peak_memory()
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peak = peak_memory()
     inputs = (bank.numel() + queries.numel()) * 4 / MIB
     print(
         f'{args.queries} queries, bank of {args.bank}, {args.width} dimensions, '
-        f'k={args.k}: {seconds:.1f} s on {torch.get_num_threads()} threads; peak of '
-        f'the process {peak:.0f} MiB, of which features {inputs:.0f} MiB; k-NN itself '
-        f'added {peak - before:.0f} MiB'
+        f'k={args.k}: {seconds:.1f} s ({cpu:.1f} s of CPU) on '
+        f'{torch.get_num_threads()} threads; peak of the process {peak:.0f} MiB, of '
+        f'which features {inputs:.0f} MiB; k-NN itself added {peak - before:.0f} MiB'
     )
 
 

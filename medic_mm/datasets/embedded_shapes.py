@@ -14,27 +14,23 @@ from medic_mm.datasets.shapes import SHAPES, draw_shape
 from medic_mm.registry import DATASETS
 
 CLASSES = tuple(SHAPES)
-PHOTOGRAPH_NAMES = tuple(PHOTOGRAPHS)
 
 #: All words that captions have.
-CAPTION_WORDS = ('a', 'of', 'on', *CLASSES, *PHOTOGRAPH_NAMES)
+CAPTION_WORDS = ('a', 'of', 'picture', *CLASSES)
 
 #: Short sides of the resized photographs, in multiples of the image's side.
 ZOOMS = (1.25, 1.75, 2.5)
 #: Radius of the shapes, in multiples of the image's side.
-RADII = (0.25, 0.4)
+RADII = (0.28, 0.42)
 #: Width of the white rim around a shape, likewise.
 RIM = 1 / 32
 #: Largest rotation either way, in turns.
 ROTATION = 1 / 16
 
 
-def make_caption(label: int, foreground: int, background: int) -> str:
-    """Words for an image: its shape, what the shape shows, what is behind it."""
-    return (
-        f'a {CLASSES[label]} of {PHOTOGRAPH_NAMES[foreground]} '
-        f'on {PHOTOGRAPH_NAMES[background]}'
-    )
+def make_caption(label: int) -> str:
+    """Words for an image. They name the shape alone, not the photographs."""
+    return f'a picture of a {CLASSES[label]}'
 
 
 @lru_cache(maxsize=4)
@@ -66,8 +62,9 @@ class EmbeddedShapes(BaseDataset):
 
     A sample holds ``img`` (uint8 BGR ``(H, W, 3)``, as the hosts load files),
     ``img_shape``, ``ori_shape``, ``gt_label``, ``gt_seg_map`` (uint8 ``(H, W)``: 0
-    background, label + 1 inside the shape and on its rim), ``caption`` and ``sample_idx``. The image
-    is made when a sample is fetched; ``get_data_info`` alone is cheap.
+    background, label + 1 inside the shape and on its rim), ``caption`` and
+    ``sample_idx``. The image is made when a sample is fetched; ``get_data_info`` alone
+    is cheap.
 
     Args:
         split: ``'train'`` or ``'val'``.
@@ -119,13 +116,11 @@ class EmbeddedShapes(BaseDataset):
         """What is known of a sample without making its image."""
         if not self._fully_initialized:
             self.full_init()
-        number = self.data_list[idx]
-        label = number % len(CLASSES)
-        foreground, background = _choose_photographs(self._generator(number))
+        label = self.data_list[idx] % len(CLASSES)
         return {
             'sample_idx': idx % len(self),
             'gt_label': label,
-            'caption': make_caption(label, foreground, background),
+            'caption': make_caption(label),
         }
 
     def get_gt_labels(self) -> np.ndarray:
@@ -173,7 +168,7 @@ class EmbeddedShapes(BaseDataset):
         angle = 2 * np.pi * ROTATION * (2 * turn - 1)
         coverage = draw_shape(label, size, centre, radius, angle)
         pasted = cv2.dilate(coverage, _disc(rim))
-        image = _blend(np.uint8(255), crops[1], pasted)
+        image = _blend(np.uint8(_rim()), crops[1], pasted)
         image = _blend(crops[0], image, coverage)
         seg_map = (pasted >= 128) * np.uint8(label + 1)
         return image, seg_map
@@ -186,7 +181,7 @@ def _disc(radius: int) -> np.ndarray:
 
 
 def _choose_photographs(generator: np.random.Generator) -> tuple[int, int]:
-    """Foreground and background, two different ones. The first draw of a sample."""
+    """Foreground and background, two different ones."""
     count = len(PHOTOGRAPHS)
     foreground, step = generator.integers((0, 1), count)
     return int(foreground), int((foreground + step) % count)

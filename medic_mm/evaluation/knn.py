@@ -17,6 +17,8 @@ from medic_mm.evaluation.neighbours import nearest_neighbours
 
 #: Queries that vote at once: bounds the memory, leaves the result as it is.
 _CHUNK = 1024
+#: ``exp`` of it, times the votes of a large bank, is still a float32.
+_EXPONENT = 80.0
 
 
 def knn_predict(
@@ -43,9 +45,9 @@ def knn_predict(
             features are moved there in chunks.
 
     Returns:
-        Scores ``(Q, C)``, float32, on the device of the queries. They are votes up to a
-        factor of each query's own: weights are ``exp((s - s_nearest) / temperature)``,
-        so that no temperature overflows.
+        Scores ``(Q, C)``, float32, on the device of the queries: sums of
+        ``exp(similarity / temperature)``. Where that would overflow (temperatures below
+        about 0.0125) a query's scores are scaled down by one factor.
 
     Of neighbours equally near, those earlier in the bank count. A feature of zeros has
     similarity 0 to everything.
@@ -240,7 +242,10 @@ def _vote(
     ks: Sequence[int],
     temperature: float,
 ) -> dict[int, Tensor]:
-    weights = ((similarities - similarities[:, :1]) / temperature).exp()
+    nearest = similarities[:, :1]
+    # the largest exponent is taken apart, and bounded, so that nothing overflows
+    scale = (nearest / temperature).clamp(-_EXPONENT, _EXPONENT).exp()
+    weights = ((similarities - nearest) / temperature).exp() * scale
     running = torch.zeros(len(votes), num_classes)
     scores, counted = {}, 0
     for k in sorted(set(ks)):

@@ -93,5 +93,17 @@ def _best_keys(similarity: Tensor, first: int, k: int) -> Tensor:
     # one more than asked for shows the rows where topk cut through equal values
     cut = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
     if len(cut):
-        keys[cut] = _pack(similarity[cut], places).topk(k).values
+        least = values[cut, k - 1 : k]
+        tied = _first_equal(similarity[cut], least, k)
+        tied_keys = torch.where(tied < 0, _LEAST_KEY, _pack(least, tied + first))
+        greater = torch.where(values[cut, :k] > least, keys[cut], _LEAST_KEY)
+        keys[cut] = torch.cat([greater, tied_keys], dim=1).topk(k).values
     return keys
+
+
+def _first_equal(similarity: Tensor, value: Tensor, k: int) -> Tensor:
+    """Columns of the first k entries of each row that equal its value; -1: no more."""
+    columns = torch.arange(similarity.shape[1], device=similarity.device)
+    # float32 counts exactly to 2**24, and its topk is faster than that of integers
+    order = torch.where(similarity == value, -columns.float(), -torch.inf)
+    return (-order.topk(k).values).nan_to_num(posinf=-1).long()

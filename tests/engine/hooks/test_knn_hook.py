@@ -152,9 +152,9 @@ def test_resumed_run_goes_on_with_its_curve(folder: Path, tmp_path: Path) -> Non
     one_epoch = dict(by_epoch=True, max_epochs=1)
     first = build(folder, tmp_path / 'part', hook, train_cfg=one_epoch, **saving)
     first.train()
-    second = build(
-        folder, tmp_path / 'part', hook, resume=True, log_level='INFO', **saving
-    )
+    # another folder: a fast first run has the same time stamp
+    going_on = dict(resume=True, load_from=str(tmp_path / 'part' / 'epoch_1.pth'))
+    second = build(folder, tmp_path / 'rest', hook, log_level='INFO', **going_on)
     second.train()
     assert curves(second)['knn/step'] == [0, 1, 2]
     assert curves(second)['knn/cls_top1_k3'][:2] == curves(whole)['knn/cls_top1_k3'][:2]
