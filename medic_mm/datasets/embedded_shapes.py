@@ -13,10 +13,11 @@ from medic_mm.datasets.photographs import CUTS, PHOTOGRAPHS, load_photographs
 from medic_mm.datasets.shapes import SHAPES, draw_shape
 from medic_mm.registry import DATASETS
 
+_WHITE = np.uint8(255)
 CLASSES = tuple(SHAPES)
 
 #: All words that captions have.
-CAPTION_WORDS = ('a', 'of', 'picture', *CLASSES)
+CAPTION_WORDS = ('a', 'an', *CLASSES)
 
 #: Short sides of the resized photographs, in multiples of the image's side.
 ZOOMS = (1.25, 1.75, 2.5)
@@ -30,7 +31,8 @@ ROTATION = 1 / 16
 
 def make_caption(label: int) -> str:
     """Words for an image. They name the shape alone, not the photographs."""
-    return f'a picture of a {CLASSES[label]}'
+    name = CLASSES[label]
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 
 @lru_cache(maxsize=4)
@@ -168,7 +170,7 @@ class EmbeddedShapes(BaseDataset):
         angle = 2 * np.pi * ROTATION * (2 * turn - 1)
         coverage = draw_shape(label, size, centre, radius, angle)
         pasted = cv2.dilate(coverage, _disc(rim))
-        image = _blend(np.uint8(_rim()), crops[1], pasted)
+        image = _blend(_WHITE, crops[1], pasted)
         image = _blend(crops[0], image, coverage)
         seg_map = (pasted >= 128) * np.uint8(label + 1)
         return image, seg_map

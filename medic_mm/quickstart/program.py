@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+import medic_mm
 from medic_mm.apis import OptionError
 from medic_mm.apis.run_config import load_config
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
@@ -123,10 +124,7 @@ class Quickstart:
         command = [sys.executable, str(tool), str(self.config_path)]
         command += ['--work-dir', str(self.student), '--resume', 'auto']
         command += ['--cfg-options', *(f'{k}={v}' for k, v in self.options.items())]
-        # the package may not be installed where this interpreter looks
-        paths = [str(self.root), *filter(None, [os.environ.get('PYTHONPATH')])]
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
-        status = subprocess.run(command, env=environment, check=False).returncode
+        status = subprocess.run(command, env=_environment(), check=False).returncode
         if status or not checkpoint.is_file():
             raise OptionError(
                 f'the pre-training ended with status {status} (its reason is above); '
@@ -150,6 +148,12 @@ class Quickstart:
                 f'{self.work_dir} holds a quickstart of other settings: give '
                 '--fresh to start over, or another --work-dir'
             )
+
+
+def _environment() -> dict[str, str]:
+    """In which this very package is found, installed or not."""
+    paths = [str(Path(medic_mm.__file__).parents[1]), os.environ.get('PYTHONPATH')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
 
 
 def settings_key(config: Config) -> str:

@@ -1,6 +1,7 @@
 """Curves: read across resumed runs, labelled without overlap."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ def test_labels_stand_at_their_lines_and_apart(log):
     boxes = {text.get_text(): text.get_window_extent() for text in axis.texts}
     assert set(boxes) == {'far', 'near', 'nearer', 'level'}
     ordered = sorted(boxes.values(), key=lambda box: box.y0)
-    for lower, upper in zip(ordered, ordered[1:], strict=False):
+    for lower, upper in pairwise(ordered):
         assert upper.y0 >= lower.y1 - 1, 'labels overlap'
     for label in ('far', 'near'):
         end = axis.transData.transform(curves[label][-1])[1]

@@ -1,4 +1,4 @@
-"""Reconstructions: true statistics back, visible patches untouched, hidden ones grey."""
+"""Reconstructions: statistics given back, visible patches kept, hidden ones grey."""
 
 import pytest
 import torch

@@ -3,14 +3,7 @@
 _base_ = './imagenet_bs256_medic.py'
 
 data_root = 'data/images/'
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='medic_mm.ImageFolder',
-        data_root=data_root,
-        pipeline=_base_.train_pipeline,
-    )
-)
+train_dataloader = dict(dataset=dict(data_root=data_root, data_prefix=''))
 # without labels there is no k-NN; see docs/own_data.md for adding a labelled subset
 custom_hooks = [
     dict(type='medic_mm.SkippedImagesHook'),

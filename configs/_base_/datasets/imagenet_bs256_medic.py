@@ -32,8 +32,12 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     drop_last=True,
+    # pre-training reads no labels, so any folder of images will do
     dataset=dict(
-        type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline
+        type='medic_mm.ImageFolder',
+        data_root=data_root,
+        data_prefix='train',
+        pipeline=train_pipeline,
     ),
 )
 
