@@ -20,7 +20,7 @@ clip = dict(
             pos_embed_type='sin_cos_2d',
         ),
         # as many numbers as the captions have words, and two more
-        text_cfg=dict(context_length=8, vocab_size=26, width=64, heads=2, layers=2),
+        text_cfg=dict(context_length=4, vocab_size=14, width=64, heads=2, layers=2),
     ),
     preprocess_cfg=dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
 )
@@ -31,7 +31,9 @@ model = dict(
     backbone=dict(
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
     ),
-    neck=dict(embed_dim=128, decoder_embed_dim=64, decoder_depth=1),
+    neck=dict(
+        embed_dim=128, decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=4
+    ),
     head=dict(embed_dims=128, target_dims=96),
     target_generator=dict(
         _delete_=True,

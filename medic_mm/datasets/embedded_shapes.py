@@ -165,7 +165,7 @@ class EmbeddedShapes(BaseDataset):
         radius, x, y, turn = generator.random(4)
         radius = size * (RADII[0] + radius * (RADII[1] - RADII[0]))
         rim = max(1, round(RIM * size))
-        least = radius + rim
+        least = radius + rim + 1  # a pixel of background all around
         centre = least + np.array([x, y]) * (size - 2 * least) - 0.5
         angle = 2 * np.pi * ROTATION * (2 * turn - 1)
         coverage = draw_shape(label, size, centre, radius, angle)

@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 
 _FRACTION_BITS = 6  # cv2 takes sub-pixel points as integers of 1 / 64 pixel
+# shapes are drawn so many times larger and averaged: cv2's own anti-aliasing widens
+# what it fills by about half a pixel
+_OVERSAMPLING = 4
 
 
 def _arc(first: float, last: float, points: int = 40) -> np.ndarray:
@@ -34,7 +37,7 @@ def _heart() -> np.ndarray:
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack([x, -y - 2], axis=1) / 17
+    return np.stack([x, -y - 2], axis=1) / 18
 
 
 def _crescent() -> np.ndarray:
@@ -90,11 +93,13 @@ def draw_shape(
     """
     cos, sin = radius * np.cos(angle), radius * np.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]])
-    scale = 1 << _FRACTION_BITS
+    scale = _OVERSAMPLING << _FRACTION_BITS
+    # centres of the fine pixels are integers too
+    shift = (_OVERSAMPLING - 1) / 2 * (1 << _FRACTION_BITS)
     outlines = [
-        np.round((outline @ turn + centre) * scale).astype(np.int32)
+        np.round((outline @ turn + centre) * scale + shift).astype(np.int32)
         for outline in _OUTLINES[label]
     ]
-    coverage = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(coverage, outlines, 255, cv2.LINE_AA, _FRACTION_BITS)
-    return coverage
+    fine = np.zeros((_OVERSAMPLING * size, _OVERSAMPLING * size), np.uint8)
+    cv2.fillPoly(fine, outlines, 255, cv2.LINE_8, _FRACTION_BITS)
+    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)

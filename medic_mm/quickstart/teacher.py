@@ -90,9 +90,17 @@ def train_teacher(
         recipe: How to train.
         folder: Where the checkpoint goes. It appears when all of it is written.
         report: Called about twenty times, and after the last step.
+
+    Raises:
+        ValueError: for a vocabulary of another size than the captions'.
     """
     model_cfg = config['model_cfg']
     tokenize = CaptionTokenizer(words, model_cfg['text_cfg']['context_length'])
+    if model_cfg['text_cfg']['vocab_size'] != tokenize.vocab_size:
+        raise ValueError(
+            f'text_cfg.vocab_size={model_cfg["text_cfg"]["vocab_size"]} must be '
+            f'{tokenize.vocab_size}: the words of the captions and two more'
+        )
     torch.manual_seed(recipe.seed)
     model = open_clip.CLIP(**model_cfg)
     history = []

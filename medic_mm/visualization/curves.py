@@ -81,7 +81,8 @@ def draw_curves(
 
 def _label_ends(axis: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Write labels right of the axis at their lines' heights, moved apart."""
-    axis.figure.draw_without_rendering()  # settles limits and the axis' size
+    # settles limits and the axis' size; a subfigure cannot draw itself
+    axis.figure.canvas.figure.draw_without_rendering()
     height = axis.get_window_extent().height
     size = 10.0
     gap = 1.25 * size * axis.figure.dpi / 72 / height
