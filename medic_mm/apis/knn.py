@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -186,10 +189,23 @@ def _build_student(config: Config, checkpoint: str, seed: int) -> Student:
     set_random_seed(seed)
     student = Student(model)
     if checkpoint == RANDOM:
-        student.init_weights()
+        with _warnings_only():
+            student.init_weights()
     else:
         load_backbone(student.backbone, checkpoint)
     return student
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Leave out the host's lines on how each weight was drawn."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _sizes(train: Features, test: Features, num_classes: int) -> dict[str, int]:

@@ -46,8 +46,9 @@ class ImageFolder(CustomDataset):
             return super()._find_samples()
         if not folder.is_dir():
             raise FileNotFoundError(
-                f'the image folder {folder} does not exist: set data_root to the '
-                'folder that holds the images'
+                f'the image folder {folder} does not exist: set data_root (and '
+                'data_prefix, which is joined to it) to the folder that holds the '
+                'images'
             )
         if self.with_label and not any(entry.is_dir() for entry in os.scandir(folder)):
             raise ValueError(

@@ -88,8 +88,8 @@ def draw_training(
         'teacher, class token': teacher.top1['cls'],
         'raw pixels': pixels.top1['pixels'],
     }
-    draw_curves(right, knn, levels, markers=True)
-    right.set(xlabel='epoch (0 = random student)', ylim=(0, None))
+    draw_curves(right, knn, levels, markers=True, from_zero=True)
+    right.set(xlabel='epoch (0 = random student)')
     right.set_title(f'k-NN accuracy in %, k = {k}', loc='left', weight='bold')
 
 

@@ -52,6 +52,7 @@ def draw_curves(
     levels: dict[str, float] | None = None,
     markers: bool = False,
     log: bool = False,
+    from_zero: bool = False,
 ) -> None:
     """Lines with their names at the right end, without a legend to look up.
 
@@ -61,6 +62,7 @@ def draw_curves(
         levels: Label to value of horizontal dashed lines, to compare with.
         markers: Mark each point.
         log: Logarithmic heights.
+        from_zero: Let the heights start at 0.
     """
     if log:
         axis.set_yscale('log')
@@ -73,6 +75,8 @@ def draw_curves(
         axis.axhline(level, color=_MUTED, lw=1.2, ls=(0, (4, 3)))
         ends.append((level, label, _MUTED))
     axis.margins(x=0.02)
+    if from_zero:
+        axis.set_ylim(bottom=0)
     axis.spines[['top', 'right']].set_visible(False)
     axis.grid(axis='y', color='#dddddd', lw=0.8)
     axis.set_axisbelow(True)

@@ -45,8 +45,8 @@ def test_a_folder_without_a_log_is_named(tmp_path):
         read_curves(tmp_path)
 
 
-@pytest.mark.parametrize('log', [False, True])
-def test_labels_stand_at_their_lines_and_apart(log):
+@pytest.mark.parametrize('how', [{}, {'log': True}, {'from_zero': True}])
+def test_labels_stand_at_their_lines_and_apart(how):
     figure = Figure(figsize=(6, 4))
     axis = figure.subplots()
     curves = {
@@ -54,11 +54,12 @@ def test_labels_stand_at_their_lines_and_apart(log):
         'near': [(0, 2.0), (9, 20.0)],
         'nearer': [(0, 3.0), (9, 20.2)],
     }
-    draw_curves(axis, curves, {'level': 20.1}, log=log)
+    draw_curves(axis, curves, {'level': 20.1}, **how)
     for line, points in zip(axis.lines, curves.values(), strict=False):
         assert list(zip(*line.get_data(), strict=True)) == points
     assert list(axis.lines[-1].get_ydata()) == [20.1, 20.1]
     figure.draw_without_rendering()
+    assert (axis.get_ylim()[0] == 0) == ('from_zero' in how)
     boxes = {text.get_text(): text.get_window_extent() for text in axis.texts}
     assert set(boxes) == {'far', 'near', 'nearer', 'level'}
     ordered = sorted(boxes.values(), key=lambda box: box.y0)
