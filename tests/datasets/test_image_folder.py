@@ -56,7 +56,7 @@ def test_keeps_the_first_images_of_each_class(folder):
 
 def test_refuses_a_missing_folder(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match='nowhere does not exist: set data_root .and data_prefix'
+        FileNotFoundError, match='nowhere does not exist: set data_root'
     ):
         build(data_root=str(tmp_path / 'nowhere'))
 
