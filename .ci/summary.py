@@ -49,7 +49,9 @@ def report_name(node_id: str) -> str:
 def collect_marked(root: Path) -> list[str]:
     """Node ids of the tests under ``root`` that carry the marker ``shared_data``."""
     environment = {**os.environ, 'PYTEST_ADDOPTS': ''}
-    command = ['pytest', '--collect-only', '-q', '-m', 'shared_data', '-o', 'addopts=']
+    command = ['pytest', '--collect-only', '-q', '-m', 'shared_data']
+    # the project's own options, less its summary of skips
+    command += ['-o', 'addopts=--import-mode=importlib']
     run = subprocess.run(
         [sys.executable, '-m', *command],
         cwd=root,

@@ -79,7 +79,9 @@ def samples(cfg: Config, picture: str, count: int = 3) -> list[dict]:
     from_file = 'LoadReadableImage' in str(cfg.train_dataloader.dataset.pipeline)
     start = dict(img_path=picture)
     if not from_file:  # data sets made on the fly have no file to load
-        start = dict(img=np.asarray(Image.open(picture)), ori_shape=(90, 120))
+        side = GRID * cfg.model.backbone.patch_size
+        pixels = np.asarray(Image.open(picture).resize((side, side)))
+        start = dict(img=pixels, ori_shape=(side, side))
     return [pipeline(dict(start, sample_idx=i, view=0)) for i in range(count)]
 
 
