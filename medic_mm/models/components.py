@@ -1,7 +1,7 @@
 """Imports every component, so that the registry knows it; looked up by name in configs.
 
-The losses need torch alone and stay importable without a host, so they are registered
-here and not where they are written.
+Losses and head matchings need torch alone and stay importable without a host, so they
+are registered here and not where they are written.
 """
 
 from medic_mm.models import (
@@ -13,10 +13,25 @@ from medic_mm.models import (
     teachers,
 )
 from medic_mm.models.losses import ClsAlignmentLoss, TokenDistillationLoss
+from medic_mm.models.matching import (
+    AdaptiveMatching,
+    AverageMatching,
+    OneToOneMatching,
+    RelationHeadMatching,
+    SelectMatching,
+)
 from medic_mm.registry import MODELS
 
-for _loss in (ClsAlignmentLoss, TokenDistillationLoss):
-    MODELS.register_module(module=_loss)
+for _component in (
+    ClsAlignmentLoss,
+    TokenDistillationLoss,
+    AdaptiveMatching,
+    AverageMatching,
+    OneToOneMatching,
+    RelationHeadMatching,
+    SelectMatching,
+):
+    MODELS.register_module(module=_component)
 
 __all__ = [
     'algorithms',

@@ -1,5 +1,6 @@
 """Heads own targets and loss terms."""
 
 from medic_mm.models.heads.medic_head import MEDiCHead
+from medic_mm.models.heads.mimhd_head import MIMHDHead
 
-__all__ = ['MEDiCHead']
+__all__ = ['MEDiCHead', 'MIMHDHead']
