@@ -2,3 +2,7 @@
 
 MEDiC's pixel decoder is the host's ``mmpretrain.MAEPretrainDecoder`` as it is.
 """
+
+from medic_mm.models.necks.dual_view_decoder import DualViewDecoder
+
+__all__ = ['DualViewDecoder']

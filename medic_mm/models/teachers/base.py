@@ -13,6 +13,8 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from medic_mm.models.qkv import QKV
+
 
 @dataclass
 class TeacherOutput:
@@ -157,8 +159,12 @@ class FrozenTeacher(nn.Module):
         """
         raise NotImplementedError
 
-    def encode(self, images: Tensor, attention: bool) -> TeacherOutput:
-        """Run the network on ``images (B, 3, input_size, input_size)``."""
+    def encode(self, images: Tensor, attention: bool) -> TeacherOutput | QKV:
+        """Run the network on ``images (B, 3, input_size, input_size)``.
+
+        A teacher of relations returns :class:`QKV`, which ``output_grid`` cannot
+        resize.
+        """
         raise NotImplementedError
 
     # used by the algorithms
@@ -189,7 +195,7 @@ class FrozenTeacher(nn.Module):
         std: Tensor,
         data_samples: Sequence | None = None,
         attention: bool = False,
-    ) -> TeacherOutput:
+    ) -> TeacherOutput | QKV:
         """Encode a batch of the student.
 
         Args:
@@ -208,11 +214,9 @@ class FrozenTeacher(nn.Module):
                 f'attention is on the teacher grid {self.native_grid} but '
                 f'output_grid={self.grid}: choose an input_size whose grid matches'
             )
-        # asked first, since moving visits every weight even where all are in place
-        if next(self.network.parameters()).device != images.device:
-            self.network.to(images.device)
+        self._follow(images.device)
         out = self.encode(self._prepare(images, mean, std), attention)
-        if self.grid != self.native_grid:
+        if self.grid != self.native_grid and isinstance(out, TeacherOutput):
             out.patch_tokens = self._resize_tokens(out.patch_tokens)
         return out
 
@@ -252,6 +256,11 @@ class FrozenTeacher(nn.Module):
                 f'{type(self).__name__} has no weights yet: call init_weights() first '
                 '(the Runner does so before training)'
             )
+
+    def _follow(self, device: torch.device) -> None:
+        # asked first, since moving visits every weight even where all are in place
+        if next(self.network.parameters()).device != device:
+            self.network.to(device)
 
     def _prepare(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         if self.input_norm == 'teacher':

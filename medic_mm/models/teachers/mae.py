@@ -1,0 +1,322 @@
+"""A pre-trained MAE as the teacher: relations of one block, and its decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.necks import MAEPretrainDecoder
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor, nn
+
+from medic_mm.models.qkv import QKV, split_qkv
+from medic_mm.models.teachers.base import FrozenTeacher, seeded_construction
+from medic_mm.models.teachers.loading import load_strictly, require_weights
+from medic_mm.models.teachers.mae_files import (
+    check_recorded_norm_pix,
+    decide_norm_pix,
+    full_file,
+    known_file,
+    read_mae_file,
+    require_fit,
+    settings_text,
+)
+from medic_mm.registry import MODELS
+
+# the statistics of ImageNet, with which the published MAEs were trained
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DECODER = dict(embed_dims=512, depth=8, num_heads=16)
+
+
+@MODELS.register_module()
+class MAETeacher(FrozenTeacher):
+    """Queries, keys and values of one block of an MAE, and the MAE's frozen decoder.
+
+    The whole image is encoded up to the chosen block; inside that block only the norm
+    and the ``qkv`` layer are run, and no block after it. The decoder takes gradients
+    through to its input and none for itself.
+
+    Encoder and decoder are the host's, under the names of mmpretrain's MAE
+    checkpoints. Position embeddings come from the file and are resized (bicubic) where
+    the grid differs; they are never drawn anew.
+
+    Args:
+        arch: An architecture of mmpretrain's ``VisionTransformer``, name or dict.
+        block: Number of the block, from 1. MIM-HD and TinyMIM take block 18 of 24.
+        weights: A local file: official (``mae_pretrain_vit_large_full.pth``), of
+            mmpretrain, or any with the names of either.
+        input_size: Side of the square image that the network gets, in pixels.
+        patch_size: Side of a patch in pixels. The official ViT-H has 14.
+        decoder: ``dict(embed_dims=512, depth=8, num_heads=16)``, each of which may be
+            left out; None builds and loads the encoder alone.
+        norm_pix: Whether the decoder predicts pixels normalised within each patch. Must
+            be given where the file's name does not tell.
+        input_norm: See :class:`FrozenTeacher`; ``'teacher'`` normalises by the
+            statistics of ImageNet, ``'student'`` suits an MAE that was trained with the
+            student's own.
+        random_weights: See :class:`FrozenTeacher`; ``weights`` are then not read.
+
+    Raises:
+        ValueError: for an unknown architecture or decoder setting, a ``block`` out of
+            range, no ``weights``, a decoder wanted of a file known to have none, or a
+            ``norm_pix`` that is unknown or contradicts a known file.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'large',
+        block: int = 18,
+        weights: str | None = None,
+        input_size: int = 224,
+        patch_size: int = 16,
+        decoder: Mapping[str, Any] | None = None,
+        norm_pix: bool | None = None,
+        input_norm: str = 'teacher',
+        random_weights: bool = False,
+    ) -> None:
+        require_weights(
+            'MAETeacher', weights, random_weights, f'a copy of {full_file(arch)}'
+        )
+        _require_decoder_file(arch, weights, decoder is not None)
+        needed = decoder is not None and not random_weights
+        pixel_space = decide_norm_pix(weights, norm_pix, needed)
+        with seeded_construction():
+            network = _build(arch, input_size, patch_size, decoder)
+            if random_weights:
+                _draw_tokens(network)
+        encoder = network['backbone']
+        super().__init__(
+            network=network,
+            mean=MEAN,
+            std=STD,
+            embed_dims=encoder.embed_dims,
+            patch_size=patch_size,
+            input_size=input_size,
+            input_norm=input_norm,
+            random_weights=random_weights,
+        )
+        self.arch = arch
+        self.weights = weights
+        self.patch_size = patch_size
+        self.block = block
+        self.num_heads = encoder.arch_settings['num_heads']
+        self.num_tokens = 1 + math.prod(self.grid)
+        self.norm_pix = pixel_space
+        self._index(block)
+
+    @property
+    def with_decoder(self) -> bool:
+        """Whether the decoder was built."""
+        return 'neck' in self.network
+
+    @property
+    def decoder_dims(self) -> int | None:
+        """Width of the decoder; None without one."""
+        return self._decoder.decoder_embed.out_features if self.with_decoder else None
+
+    @property
+    def mask_token(self) -> Tensor:
+        """The decoder's mask token, frozen: ``(1, 1, decoder_dims)``."""
+        return self._decoder.mask_token
+
+    def load_weights(self) -> None:
+        """Load encoder and decoder from the file, strictly.
+
+        Raises:
+            FileNotFoundError: where there is no such file.
+            RuntimeError: where it is no MAE, lacks the decoder, or does not fit the
+                architecture.
+        """
+        state = read_mae_file(self.weights)
+        if not self.with_decoder:
+            state = {k: v for k, v in state.items() if k.startswith('backbone.')}
+        elif not any(name.startswith('neck.') for name in state):
+            raise RuntimeError(_without_decoder(self.arch, self.weights))
+        elif known_file(self.weights) is None:
+            check_recorded_norm_pix(self.weights, self.norm_pix)
+        require_fit(state, self.network.state_dict(), self.weights)
+        load_strictly(
+            self.network,
+            self._resize_positions(state),
+            str(self.weights),
+            'Check that arch and decoder name the architecture of these weights',
+        )
+
+    def encode(self, images: Tensor, attention: bool) -> QKV:
+        """Queries, keys and values of the chosen block, ``(B, M, 1 + L, d)`` each.
+
+        Raises:
+            ValueError: where attention is asked for: see :meth:`attention_of`.
+        """
+        if attention:
+            raise ValueError(
+                'attention=True: MAETeacher returns queries, keys and values; use '
+                'attention_of for the attention of a block'
+            )
+        return self._qkv(images, self.block)
+
+    @torch.no_grad()
+    def attention_of(
+        self, images: Tensor, mean: Tensor, std: Tensor, block: int | None = None
+    ) -> Tensor:
+        """What the class token of a block attends to.
+
+        Args:
+            images: As in :meth:`forward`.
+            mean: Likewise.
+            std: Likewise.
+            block: Number of the block, from 1. Default: the chosen one.
+
+        Returns:
+            ``(B, M, L)`` over the patches, softmaxed over all tokens (so that the
+            patches sum to less than 1).
+        """
+        self._require_weights()
+        self._follow(images.device)
+        number = self.block if block is None else block
+        qkv = self._qkv(self._prepare(images, mean, std), number)
+        scale = qkv.query.shape[-1] ** -0.5
+        logits = qkv.query[:, :, :1] @ qkv.key.transpose(-2, -1) * scale
+        return logits.float().softmax(-1)[:, :, 0, 1:]
+
+    def embed_for_decoder(self, tokens: Tensor) -> Tensor:
+        """Encoder tokens to the decoder's width: ``(B, N, D)`` -> ``(B, N, D')``."""
+        self._require_weights()
+        self._follow(tokens.device)
+        return self._decoder.decoder_embed(tokens)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Pixels of all patches, with gradients to ``tokens``.
+
+        Args:
+            tokens: ``(B, 1 + L, decoder_dims)``, class token first, row-major, mask
+                tokens in place; position embeddings are added here.
+
+        Returns:
+            ``(B, L, patch_size ** 2 * 3)``, in the pixel space of :attr:`norm_pix`.
+        """
+        self._require_weights()
+        self._follow(tokens.device)
+        decoder = self._decoder
+        tokens = tokens + decoder.decoder_pos_embed
+        for layer in decoder.decoder_blocks:
+            tokens = layer(tokens)
+        # the class token goes before the last layer, which treats each token alone
+        return decoder.decoder_pred(decoder.decoder_norm(tokens[:, 1:]))
+
+    def extra_settings(self) -> tuple:
+        """Settings that change the outputs, for the fingerprint."""
+        return (self.block, self.num_heads)
+
+    @property
+    def _decoder(self) -> MAEPretrainDecoder:
+        if not self.with_decoder:
+            raise RuntimeError(
+                'decoder=None leaves MAETeacher without a decoder: set '
+                f'decoder=dict({settings_text(DECODER)}), which needs a file with one, '
+                f'such as {full_file(self.arch)}'
+            )
+        return self.network['neck']
+
+    def _qkv(self, images: Tensor, block: int) -> QKV:
+        encoder, index = self.network['backbone'], self._index(block)
+        patches, _ = encoder.patch_embed(images)  # (B, L, D)
+        cls_token = encoder.cls_token.expand(len(images), -1, -1)
+        tokens = torch.cat([cls_token, patches], dim=1) + encoder.pos_embed
+        for layer in islice(encoder.layers, index):
+            tokens = layer(tokens)
+        last = encoder.layers[index]
+        return split_qkv(last.attn.qkv(last.ln1(tokens)), self.num_heads)
+
+    def _index(self, block: int) -> int:
+        depth = len(self.network['backbone'].layers)
+        if not 1 <= block <= depth:
+            raise ValueError(
+                f'block={block} is out of range: arch={self.arch!r} has {depth} '
+                f'blocks, so use 1 to {depth}'
+            )
+        return block - 1
+
+    def _resize_positions(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Position embeddings of encoder and decoder on the teacher's grid."""
+        resized = dict(state)
+        for name in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
+            if name not in resized:
+                continue
+            side = math.isqrt(resized[name].shape[1] - 1)
+            if side**2 + 1 != resized[name].shape[1]:
+                raise RuntimeError(
+                    f'{name} in {self.weights} has {resized[name].shape[1]} positions, '
+                    'which are no class token and a square grid'
+                )
+            resized[name] = resize_pos_embed(resized[name], (side, side), self.grid)
+        return resized
+
+
+def _build(
+    arch: str | dict, input_size: int, patch_size: int, decoder: Mapping | None
+) -> nn.ModuleDict:
+    if isinstance(arch, str) and arch.lower() not in VisionTransformer.arch_zoo:
+        raise ValueError(
+            f'arch={arch!r} is unknown to mmpretrain: use a dict or one of '
+            f'{", ".join(sorted(VisionTransformer.arch_zoo))}'
+        )
+    encoder = VisionTransformer(
+        arch, img_size=input_size, patch_size=patch_size, out_type='raw'
+    )
+    _require_division('arch', encoder.arch_settings)
+    network = nn.ModuleDict({'backbone': encoder})
+    if decoder is None:
+        return network
+    if unknown := sorted(set(decoder) - set(DECODER)):
+        raise ValueError(
+            f'decoder has unknown settings {", ".join(unknown)}: there are '
+            f'{", ".join(DECODER)}'
+        )
+    settings = {**DECODER, **decoder}
+    _require_division('decoder', settings)
+    network['neck'] = MAEPretrainDecoder(
+        num_patches=math.prod(encoder.patch_resolution),
+        patch_size=patch_size,
+        embed_dim=encoder.embed_dims,
+        decoder_embed_dim=settings['embed_dims'],
+        decoder_depth=settings['depth'],
+        decoder_num_heads=settings['num_heads'],
+    )
+    return network
+
+
+def _require_division(setting: str, given: Mapping) -> None:
+    width, heads = given['embed_dims'], given['num_heads']
+    if width % heads:
+        raise ValueError(
+            f'{setting} of MAETeacher has num_heads={heads}, which do not divide '
+            f'embed_dims={width}: use a divisor of it'
+        )
+
+
+def _draw_tokens(network: nn.Module) -> None:
+    """Draw what the host leaves at zero, so that places differ in a random teacher."""
+    for name, value in network.named_parameters():
+        if name.endswith(('_token', 'pos_embed')):
+            trunc_normal_(value, std=0.02)
+
+
+def _require_decoder_file(
+    arch: str | dict, weights: str | None, with_decoder: bool
+) -> None:
+    known = known_file(weights)
+    if with_decoder and known is not None and not known.with_decoder:
+        raise ValueError(_without_decoder(arch, weights))
+
+
+def _without_decoder(arch: str | dict, weights: str | None) -> str:
+    return (
+        f'weights={str(weights)!r} has an encoder only, but decoder is set: use '
+        f'{full_file(arch)}, which has both, or decoder=None'
+    )

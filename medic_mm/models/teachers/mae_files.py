@@ -1,0 +1,187 @@
+"""Weight files of MAE: what is known of each, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from medic_mm.checkpoints.key_maps import convert_keys, detect_layout
+from medic_mm.checkpoints.loading import read_checkpoint
+from medic_mm.models.teachers.loading import read_weight_file
+
+_SIZES = {'b': 'base', 'base': 'base', 'h': 'huge', 'huge': 'huge'}
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What a published file is known to hold.
+
+    Attributes:
+        norm_pix: Whether its decoder predicts pixels normalised within each patch.
+            Of a file without a decoder: of the run that it comes from.
+        with_decoder: Whether it has the decoder.
+        adversarial: Whether the decoder was trained with an extra GAN loss.
+    """
+
+    norm_pix: bool
+    with_decoder: bool
+    adversarial: bool = False
+
+
+_BY_NAME = (
+    (r'mae_pretrain_vit_(base|large|huge)_full\.pth', KnownFile(True, True)),
+    (r'mae_pretrain_vit_(base|large|huge)\.pth', KnownFile(True, False)),
+    (r'mae_visualize_vit_(base|large|huge)\.pth', KnownFile(False, True)),
+    (
+        r'mae_visualize_vit_large_ganloss\.pth',
+        KnownFile(False, True, adversarial=True),
+    ),
+    (r'mae_vit-.+\.pth', KnownFile(True, True)),  # mmpretrain
+    # hashes at the end of mmpretrain's names of ViT-L: 400, 800 and 1600 epochs
+    (r'.*(b11d0425|df72726a|cc7e98c9)\.pth', KnownFile(True, True)),
+)
+
+
+def known_file(weights: str | None) -> KnownFile | None:
+    """What is known of a file by its name; None of an unknown one."""
+    name = Path(weights).name if weights else ''
+    for pattern, known in _BY_NAME:
+        if re.fullmatch(pattern, name):
+            return known
+    return None
+
+
+def full_file(arch: str | dict) -> str:
+    """Name of the official file with encoder and decoder of an architecture."""
+    size = _SIZES.get(arch.lower(), 'large') if isinstance(arch, str) else 'large'
+    return f'mae_pretrain_vit_{size}_full.pth'
+
+
+def decide_norm_pix(
+    weights: str | None, given: bool | None, needed: bool
+) -> bool | None:
+    """The pixel space of a file's decoder, by its name or else by the setting.
+
+    Args:
+        weights: The file.
+        given: The setting ``norm_pix``.
+        needed: Whether the decoder is used, so that somebody must tell.
+
+    Raises:
+        ValueError: where nobody tells, or the setting contradicts a known file.
+    """
+    known = known_file(weights)
+    if known is None:
+        if given is None and needed:
+            raise ValueError(
+                f'norm_pix=None: the name {Path(weights or "").name!r} does not tell '
+                'whether its decoder predicts normalised pixels, so set norm_pix=True '
+                '(as in mae_pretrain_vit_*_full.pth and in mmpretrain) or '
+                'norm_pix=False (as in mae_visualize_vit_*.pth)'
+            )
+        return given
+    if given is not None and given != known.norm_pix:
+        raise ValueError(
+            f'norm_pix={given} contradicts {Path(weights or "").name}, which was '
+            f'trained with norm_pix={known.norm_pix}: set that, or leave norm_pix out'
+        )
+    if needed and known.adversarial:
+        MMLogger.get_current_instance().warning(
+            '%s was trained with an extra GAN loss, whose pixels are no plain '
+            'regression: mae_visualize_vit_large.pth is the same without it.',
+            weights,
+        )
+    return known.norm_pix
+
+
+def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
+    """Refuse a setting that the file's own record contradicts.
+
+    MMEngine's checkpoints keep their config; a file without one passes.
+
+    Raises:
+        RuntimeError: where they differ.
+    """
+    with _plain_arguments():
+        meta = read_checkpoint(Path(weights).expanduser()).get('meta')
+    config = meta.get('cfg') if isinstance(meta, dict) else None
+    text = config if isinstance(config, str) else ''
+    recorded = set(re.findall(r'\bnorm_pix=(True|False)\b', text))
+    if recorded == {str(not norm_pix)}:
+        raise RuntimeError(
+            f'norm_pix={norm_pix} contradicts {weights}, whose own config says '
+            f'norm_pix={not norm_pix}: set that'
+        )
+
+
+def read_mae_file(weights: str) -> dict[str, Tensor]:
+    """Weights of an MAE under mmpretrain's names (``backbone.*``, ``neck.*``), in fp32.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        RuntimeError: where the file cannot be read safely or holds no MAE.
+    """
+    with _plain_arguments():
+        file = read_weight_file(weights)
+    try:
+        layout = detect_layout(file.state_dict)
+        return convert_keys(file.state_dict, layout, 'mmpretrain')
+    except ValueError as error:
+        raise RuntimeError(f'{file.path} holds no pre-trained MAE: {error}') from error
+
+
+def require_fit(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: str
+) -> None:
+    """Refuse another depth, width or patch size in words of the settings.
+
+    Args:
+        state: Weights of the file, under mmpretrain's names.
+        own: Weights of the network likewise.
+        weights: The file.
+
+    Raises:
+        RuntimeError: where they differ.
+    """
+    found, wanted = _sizes(state), _sizes(own)
+    for part, setting in (('encoder', 'arch'), ('decoder', 'decoder')):
+        if part in found and found[part] != wanted.get(part):
+            raise RuntimeError(
+                f'the {part} in {weights} has {settings_text(found[part])}, but the '
+                f'settings of MAETeacher ask for {settings_text(wanted[part])}: set '
+                f'{setting} (and patch_size) to what the file holds'
+            )
+
+
+def settings_text(settings: Mapping[str, int]) -> str:
+    """Settings as they are written in a call."""
+    return ', '.join(f'{name}={value}' for name, value in settings.items())
+
+
+def _plain_arguments() -> torch.serialization.safe_globals:
+    """Let a file keep the arguments of MAE's script, which are plain values."""
+    return torch.serialization.safe_globals([argparse.Namespace])
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Depth, width and patch size that the weights have."""
+    sizes = {}
+    for part, blocks, width in (
+        ('encoder', 'backbone.layers.', 'backbone.cls_token'),
+        ('decoder', 'neck.decoder_blocks.', 'neck.mask_token'),
+    ):
+        if width in state:
+            start = len(blocks)
+            numbers = {k[start:].split('.')[0] for k in state if k.startswith(blocks)}
+            sizes[part] = dict(depth=len(numbers), embed_dims=state[width].shape[-1])
+    projection = state.get('backbone.patch_embed.projection.weight')
+    if 'encoder' in sizes and projection is not None:
+        sizes['encoder']['patch_size'] = projection.shape[-1]
+    return sizes
