@@ -16,14 +16,9 @@ time from the results that exist.
 from __future__ import annotations
 
 import argparse
-import copy
-import json
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+from cifar10_runs import HEAD, ROOT, K, knn_hook, row, run, set_data, train
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -37,7 +32,6 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/medic/medic_vit-tiny-p8_1xb100-coslr-20e_cifar10-64px.py'
 TERMS = {
     'token': dict(token=1.0, cls=0.0, pixel=0.0),
@@ -45,7 +39,6 @@ TERMS = {
     'token + CLS': dict(token=1.0, cls=0.30, pixel=0.0),
     'token + CLS + pixel': dict(token=1.0, cls=0.30, pixel=0.01),
 }
-K = 20
 
 
 def configure(
@@ -53,58 +46,20 @@ def configure(
 ) -> Config:
     """The config with this run's data, weights, seed and protocol."""
     cfg = Config.fromfile(CONFIG)
-    knn = next(h for h in cfg.custom_hooks if h.type == 'medic_mm.KNNHook')
-    datasets = [
-        loader.dataset
-        for loader in (cfg.train_dataloader, knn.train_dataloader, knn.test_dataloader)
-    ]
-    for dataset in datasets:
-        dataset.data_root = str(args.data)
+    set_data(cfg, args.data, 500 if small else None)
     cfg.model.head.weights = weights
     cfg.model.target_generator.teacher.weights = str(args.teacher)
     cfg.model.target_generator.cache_dir = str(args.out / 'teacher_cache')
     cfg.randomness.seed = seed
     if small:
-        for dataset in datasets[:2]:
-            dataset.per_class = 500
         cfg.train_cfg.max_epochs = cfg.param_scheduler[1].end = 12
     return cfg
-
-
-def train(cfg: Config, folder: Path) -> dict:
-    """Train in a process of its own, then evaluate the last checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    training = copy.deepcopy(cfg)
-    if cfg.train_cfg.max_epochs < 20:  # the small protocol looks at the end only
-        training.custom_hooks = [h for h in cfg.custom_hooks if 'KNN' not in h.type]
-    training.dump(folder / 'run.py')
-    start = time.perf_counter()
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / 'tools/train.py', folder / 'run.py'),
-            *('--work-dir', folder, '--resume', 'auto'),
-        ],
-        check=True,
-    )
-    seconds = time.perf_counter() - start
-    checkpoint = (folder / 'last_checkpoint').read_text().strip()
-    return dict(evaluate_knn(cfg, checkpoint, ks=[K]), training_seconds=seconds)
-
-
-def run(name: str, folder: Path, work) -> dict:
-    """Do a piece of work once; its result is kept in ``result.json``."""
-    path = folder / 'result.json'
-    if not path.is_file():
-        print(f'--- {name} -> {folder}', flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(work(), indent=2))
-    return json.loads(path.read_text())
 
 
 def untrained(cfg: Config) -> dict:
     """k-NN of raw pixels and of the teacher, on the data of ``cfg``."""
     init_default_scope(cfg.default_scope)
-    knn = next(h for h in cfg.custom_hooks if h.type == 'medic_mm.KNNHook')
+    knn = knn_hook(cfg)
     loaders = [
         Runner.build_dataloader(loader, seed=0)
         for loader in (knn.train_dataloader, knn.test_dataloader)
@@ -118,24 +73,6 @@ def untrained(cfg: Config) -> dict:
         features = [extract_features(encode, preprocessor, one) for one in loaders]
         found.update(knn_metrics(*features, num_classes, [K], 0.07, 'cpu'))
     return found
-
-
-def accuracy(result: dict, features: str) -> float:
-    """Top-1 in percent of one report of ``evaluate_knn``."""
-    return next(r['top1'] for r in result['results'] if r['features'] == features)
-
-
-def row(name: str, results: list[dict]) -> str:
-    """One line of the table: mean over seeds, and half the range where there is one."""
-    cells = []
-    for features in ('cls', 'mean'):
-        values = [accuracy(result, features) for result in results]
-        spread = (max(values) - min(values)) / 2
-        cell = f'{statistics.mean(values):.1f}'
-        cells.append(f'{cell} ± {spread:.1f}' if len(values) > 1 else cell)
-    minutes = [r['training_seconds'] / 60 for r in results if 'training_seconds' in r]
-    time_of = f'{statistics.mean(minutes):.0f} min' if minutes else '-'
-    return f'| {name} | {cells[0]} | {cells[1]} | {len(results)} | {time_of} |'
 
 
 def make_part(args: argparse.Namespace, small: bool) -> list[str]:
@@ -153,11 +90,7 @@ def make_part(args: argparse.Namespace, small: bool) -> list[str]:
         )
         for seed in seeds
     ]
-    lines = [
-        '| features of | class token | mean patch | seeds | training |',
-        '|---|---:|---:|---:|---:|',
-        row('random network', random),
-    ]
+    lines = [*HEAD, row('random network', random)]
     if small:
         base = configure(args, TERMS['token'], seeds[0], small)
         rest = run('pixels, teacher', folder / 'untrained', lambda: untrained(base))
@@ -172,7 +105,11 @@ def make_part(args: argparse.Namespace, small: bool) -> list[str]:
             place = folder / f'{name.replace(" + ", "-").lower()}-{seed}'
             cfg = configure(args, weights, seed, small)
             results.append(
-                run(f'{name}, seed {seed}', place, lambda c=cfg, p=place: train(c, p))
+                run(
+                    f'{name}, seed {seed}',
+                    place,
+                    lambda c=cfg, p=place: train(c, p, watch=not small),
+                )
             )
         lines.append(row(name, results))
     return lines

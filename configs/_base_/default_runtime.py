@@ -19,7 +19,14 @@ env_cfg = dict(
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
+# the host shows means over the window for losses and times only, and single steps for
+# the rest; here what stands beside a loss is its mean as well
+log_processor = dict(
+    type='LogProcessor',
+    window_size=20,
+    by_epoch=True,
+    mean_pattern=r'.*(loss|time|grad_norm|raw_|std_|cos_|entropy_|used_heads_).*',
+)
 log_level = 'INFO'
 
 load_from = None

@@ -15,55 +15,14 @@ from mmengine.registry import (
     DefaultScope,
 )
 from PIL import Image
+from shrinking import GRID, shrink
 
 ROOT = Path(__file__).resolve().parents[2] / 'configs'
 CONFIGS = sorted(p for p in ROOT.rglob('*.py') if '_base_' not in p.parts)
 PRETRAINING = [p for p in CONFIGS if 'benchmarks' not in p.parts]
-GRID = 4
-
-
-def shrink_teacher(teacher: dict, image: int) -> dict:
-    """The same class of teacher, tiny and random, with a grid of 4x4."""
-    if teacher['type'] == 'medic_mm.CachedTeacher':
-        teacher = teacher['teacher']
-    teacher.update(weights=None, random_weights=True)
-    if teacher['type'] == 'medic_mm.TimmTeacher':
-        teacher.update(model='test_vit', input_size=16 * GRID)
-        return teacher
-    vision = dict(image_size=image, layers=2, width=64, patch_size=image // GRID)
-    text = dict(context_length=4, vocab_size=8, width=64, heads=1, layers=1)
-    teacher['model'] = dict(embed_dim=8, vision_cfg=vision, text_cfg=text)
-    teacher['input_size'] = image
-    return teacher
-
-
-def shrink(cfg: Config) -> Config:
-    """Same components, grid of 4x4, widths of some tens."""
-    model = cfg.model
-    image = GRID * model.backbone.patch_size
-    model.backbone.update(
-        arch=dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96),
-        img_size=image,
-    )
-    if model.get('neck'):
-        model.neck.update(
-            num_patches=GRID**2,
-            embed_dim=48,
-            decoder_embed_dim=32,
-            decoder_depth=1,
-            decoder_num_heads=2,
-        )
-    model.head.update(embed_dims=48, target_dims=64)
-    model.target_generator = shrink_teacher(model.target_generator, image)
-    for transform in cfg.train_dataloader.dataset.pipeline:
-        for part in [transform, *transform.get('transforms', [])]:
-            if 'scale' in part:
-                part['scale'] = image
-            if 'grid' in part:
-                part['grid'] = GRID
-            if 'min_area' in part:
-                part['min_area'] = 2
-    return cfg
+MEDIC = [p for p in PRETRAINING if p.stem.startswith(('medic', 'maskdistill', 'vit'))]
+MEDIC = [p for p in MEDIC if p.parent.name != 'mimhd']
+MIMHD = [p for p in PRETRAINING if p not in MEDIC and not p.stem.startswith('mae')]
 
 
 @pytest.fixture
@@ -107,15 +66,31 @@ def test_one_step(path, picture):
         optimizer = constructor(model)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     logs = model.train_step(data, optimizer)
-    terms = {k for k, w in cfg.model.head.weights.items() if w > 0}
+    weights = cfg.model.head.get('weights', {})
+    terms = {k for k, weight in weights.items() if weight > 0}
     assert {k for k in logs if k.startswith('loss_')} == {f'loss_{k}' for k in terms}
     assert all(torch.isfinite(v).all() for v in logs.values())
     after = model.state_dict()
     assert not torch.equal(before['backbone.cls_token'], after['backbone.cls_token'])
 
 
-@pytest.mark.parametrize('path', PRETRAINING, ids=title)
-def test_published_size_fits_together(path):
+@pytest.mark.parametrize('path', MIMHD, ids=title)
+def test_mimhd_of_published_size_fits_together(path):
+    """The whole model on the meta device: it refuses what does not fit."""
+    cfg = Config.fromfile(path)
+    with (
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        torch.device('meta'),
+    ):
+        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    assert model.with_neck == (cfg.model.head.weights.pixel > 0)
+    # what gets no gradient, several processes must be told of
+    stops = cfg.model.head.weights.pixel == 0
+    assert cfg.get('find_unused_parameters', False) == stops
+
+
+@pytest.mark.parametrize('path', MEDIC, ids=title)
+def test_medic_of_published_size_fits_together(path):
     """Full-size parts on the meta device: widths, grids and masks agree."""
     cfg = Config.fromfile(path)
     teacher = cfg.model.target_generator.get('teacher', cfg.model.target_generator)
@@ -141,11 +116,18 @@ def test_published_size_fits_together(path):
             assert neck.num_patches == side * side
 
 
-def test_short_names_are_what_they_stand_for():
+def test_short_names_of_medic_are_what_they_stand_for():
     for size, name in dict(t='tiny', s='small', b='base', l='large').items():
         short = Config.fromfile(ROOT / 'medic' / f'vit{size}_300e.py')
         full = f'medic_vit-{name}-p16_8xb256-amp-coslr-300e_in1k.py'
         assert short.to_dict() == Config.fromfile(ROOT / 'medic' / full).to_dict()
+
+
+def test_short_names_of_mimhd_are_what_they_stand_for():
+    for size, name in dict(t='tiny', s='small', b='base').items():
+        short = Config.fromfile(ROOT / 'mimhd' / f'vit{size}_100e.py')
+        full = f'mimhd_vit-{name}-p16_8xb320-amp-coslr-100e_in1k.py'
+        assert short.to_dict() == Config.fromfile(ROOT / 'mimhd' / full).to_dict()
 
 
 @pytest.mark.parametrize('path', PRETRAINING, ids=title)

@@ -1,5 +1,6 @@
 """One file a paper; an algorithm only routes."""
 
 from medic_mm.models.algorithms.medic import MEDiC
+from medic_mm.models.algorithms.mimhd import MIMHD
 
-__all__ = ['MEDiC']
+__all__ = ['MEDiC', 'MIMHD']

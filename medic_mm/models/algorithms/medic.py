@@ -98,6 +98,13 @@ class MEDiC(BaseSelfSupervisor):
         pixels = self.decode(tokens, split) if self.with_neck else None
         return self.head.loss(tokens, split, teacher, pixels, inputs)
 
+    def predict_pixels(
+        self, inputs: Tensor, data_samples: list[DataSample]
+    ) -> tuple[Tensor, Tensor]:
+        """Pixels ``(B, L, p * p * 3)`` of all patches, and the mask ``(B, L)``."""
+        split = self.split(data_samples, inputs.device)
+        return self.decode(self.encode(inputs, split), split), split.mask
+
     def split(self, data_samples: list[DataSample], device: torch.device) -> PatchSplit:
         """Visible and hidden patches of a batch, from its samples' masks."""
         if 'mask' not in data_samples[0]:

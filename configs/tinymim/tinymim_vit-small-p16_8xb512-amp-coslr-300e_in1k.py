@@ -1,0 +1,9 @@
+# TinyMIM, ViT-S/16 from MAE ViT-L/16 directly: 300 epochs of ImageNet-1K.
+_base_ = [
+    '../_base_/models/tinymim_vit-small-p16.py',
+    '../_base_/datasets/imagenet_bs320_mimhd.py',
+    '../_base_/schedules/adamw_bs4096_coslr_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(batch_size=512)
