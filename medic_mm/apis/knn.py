@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import inspect
-import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
-from torch import Tensor, nn
+from mmengine.runner import Runner
 
 from medic_mm.apis.cfg_options import OptionError
-from medic_mm.checkpoints.backbone import load_backbone
+from medic_mm.apis.student import RANDOM, load_student, require_checkpoint, seed_of
 from medic_mm.evaluation.features import (
     Features,
     TokenEncoder,
@@ -32,40 +24,8 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
-from medic_mm.registry import MODELS
-
-#: In place of a checkpoint: the backbone as it is before training.
-RANDOM = 'random'
 
 _LOADERS = ('train_dataloader', 'test_dataloader')
-
-
-class Student(BaseModule):
-    """The backbone and the preprocessor of an algorithm's config, and nothing else.
-
-    So no teacher, decoder or head is built or loaded. The ``init_cfg`` of the algorithm
-    is kept, without pre-trained files: ``init_weights`` draws weights as training does.
-
-    Args:
-        model: The ``model`` of a config.
-
-    Raises:
-        ValueError: for a config without ``model.backbone``.
-    """
-
-    def __init__(self, model: dict) -> None:
-        if 'backbone' not in model:
-            raise ValueError('the config has no model.backbone: k-NN needs one')
-        init = _drop_pretrained(dict(init_cfg=model.get('init_cfg')))
-        super().__init__(init_cfg=init.get('init_cfg'))
-        self.backbone = MODELS.build(_drop_pretrained(model['backbone']))
-        preprocessor = copy.deepcopy(dict(model.get('data_preprocessor') or {}))
-        preprocessor.setdefault('type', 'mmpretrain.SelfSupDataPreprocessor')
-        self.data_preprocessor = MODELS.build(preprocessor)
-
-    def extract_feat(self, inputs: Tensor) -> Any:
-        """Run the backbone on whole images; one that masks is told not to."""
-        return self.backbone(inputs, **_no_mask(self.backbone))
 
 
 def evaluate_knn(
@@ -104,12 +64,11 @@ def evaluate_knn(
     start = time.perf_counter()
     check_settings(ks, temperature)
     settings = find_dataloaders(config)
-    if checkpoint != RANDOM and not Path(checkpoint).is_file():
-        raise OptionError(f'checkpoint {checkpoint!r} does not exist')
+    require_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     where = torch.device(get_device() if device == 'auto' else device)
-    seed = (config.get('randomness') or {}).get('seed') or 0
-    student = _build_student(config, checkpoint, seed).to(where)
+    seed = seed_of(config)
+    student = load_student(config, checkpoint).to(where)
     encode = TokenEncoder(student, features)
     loaders = [
         Runner.build_dataloader(loader_settings(loader), seed=seed)
@@ -182,32 +141,6 @@ def format_report(report: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _build_student(config: Config, checkpoint: str, seed: int) -> Student:
-    model = dict(config.get('model') or {})
-    # the Runner lets a top-level data_preprocessor stand in for the model's own
-    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    set_random_seed(seed)
-    student = Student(model)
-    if checkpoint == RANDOM:
-        with _warnings_only():
-            student.init_weights()
-    else:
-        load_backbone(student.backbone, checkpoint)
-    return student
-
-
-@contextlib.contextmanager
-def _warnings_only() -> Iterator[None]:
-    """Leave out the host's lines on how each weight was drawn."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _sizes(train: Features, test: Features, num_classes: int) -> dict[str, int]:
     return {
         'train_images': len(train.labels),
@@ -223,21 +156,3 @@ def _accuracies(found: dict[str, float], k: int) -> dict[str, float]:
         for name, value in found.items()
         if name.endswith(suffix)
     }
-
-
-def _drop_pretrained(settings: dict) -> dict:
-    """A copy whose ``init_cfg`` loads no file."""
-    settings = copy.deepcopy(dict(settings))
-    init = settings.get('init_cfg')
-    steps = init if isinstance(init, (list, tuple)) else [init]
-    kept = [step for step in steps if step and step.get('type') != 'Pretrained']
-    if init is not None and len(kept) < len(steps):
-        settings.pop('init_cfg')
-        if kept:
-            settings['init_cfg'] = kept
-    return settings
-
-
-def _no_mask(backbone: nn.Module) -> dict[str, None]:
-    parameters = inspect.signature(backbone.forward).parameters
-    return {'mask': None} if 'mask' in parameters else {}

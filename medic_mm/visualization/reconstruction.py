@@ -57,7 +57,8 @@ def reconstruct(model: BaseSelfSupervisor, batch: dict) -> Reconstruction:
     """Mask images, encode and decode them.
 
     Args:
-        model: An algorithm with a pixel decoder (``medic_mm.MEDiC``).
+        model: An algorithm with a pixel decoder and ``predict_pixels``:
+            ``medic_mm.MEDiC`` or ``medic_mm.MIMHD`` (what its view 1 hides).
         batch: A collated batch as for training: raw ``inputs`` and ``data_samples``
             with masks.
 
@@ -72,13 +73,12 @@ def reconstruct(model: BaseSelfSupervisor, batch: dict) -> Reconstruction:
     model.eval()
     data = model.data_preprocessor(batch, False)
     images = data['inputs']
-    split = model.split(data['data_samples'], images.device)
-    predicted = model.decode(model.encode(images, split), split)
+    predicted, mask = model.predict_pixels(images, data['data_samples'])
     pixel_head: MAEPretrainHead = model.head.pixel_loss
     patches = pixel_head.patchify(images)
     if pixel_head.norm_pix:
         predicted = restore_patches(predicted, patches)
-    hidden = split.mask.unsqueeze(-1)
+    hidden = mask.unsqueeze(-1)
     mixed = pixel_head.unpatchify(torch.where(hidden, predicted, patches))
     hidden_pixels = pixel_head.unpatchify(hidden.expand_as(patches).float())
     mean, std = model.data_preprocessor.mean, model.data_preprocessor.std

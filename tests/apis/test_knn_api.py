@@ -16,7 +16,8 @@ from tiny import medic_config
 from torch import nn
 
 from medic_mm.apis.cfg_options import OptionError
-from medic_mm.apis.knn import Student, evaluate_knn, find_dataloaders, format_report
+from medic_mm.apis.knn import evaluate_knn, find_dataloaders, format_report
+from medic_mm.apis.student import Student
 
 
 @pytest.fixture(scope='module')
