@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.checkpoints import read_state_dict
+from medic_mm.models.algorithms import MIMHD
 from medic_mm.quickstart.table import Table
 from medic_mm.registry import MODELS
 from medic_mm.visualization import (
@@ -28,7 +29,14 @@ from medic_mm.visualization import (
 )
 
 IMAGES = 8
-_TERMS = {'token': 'token', 'cls': 'class token', 'pixel': 'pixel'}
+_TERMS = {
+    'token': 'token',
+    'cls': 'class token',
+    'qk': 'Q-K relation',
+    'vv': 'V-V relation',
+    'pixel': 'pixel',
+}
+_SHORT = {'cls': 'class token', 'mean': 'mean patch'}
 
 
 def make_picture(
@@ -80,12 +88,12 @@ def draw_training(
     k = table.k
     knn = {
         f'{method}, {label}': curves[f'knn/{name}_top1_k{k}']
-        for name, label in (('cls', 'class token'), ('mean', 'mean patch'))
+        for name, label in _SHORT.items()
         if f'knn/{name}_top1_k{k}' in curves
     }
     teacher, pixels = table.rows[2:]
     levels = {
-        'teacher, class token': teacher.top1['cls'],
+        f'teacher, {_SHORT[table.feature]}': teacher.top1[table.feature],
         'raw pixels': pixels.top1['pixels'],
     }
     draw_curves(right, knn, levels, markers=True, from_zero=True)
@@ -101,12 +109,15 @@ def reconstruct_validation(
     model_config = copy.deepcopy(dict(config.model))
     model_config['data_preprocessor'] = config.data_preprocessor
     model = MODELS.build(model_config)
+    if isinstance(model, MIMHD):  # its decoder is the teacher's
+        model.target_generator.init_weights()
     model.load_state_dict(read_state_dict(checkpoint))
     dataset = copy.deepcopy(find_dataloaders(config)[1]['dataset'])
     dataset['pipeline'] = config.train_dataloader.dataset.pipeline
     images = DATASETS.build(dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # masks are drawn from the global generator
-        samples = [images[i] for i in range(IMAGES)]
+        batch = default_collate([images[i] for i in range(IMAGES)])
+        reconstruction = reconstruct(model, batch)
     names = [images.metainfo['classes'][i] for i in images.get_gt_labels()[:IMAGES]]
-    return reconstruct(model, default_collate(samples)), names
+    return reconstruction, names

@@ -18,13 +18,49 @@ from medic_mm.apis import OptionError
 from medic_mm.apis.run_config import load_config
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
 from medic_mm.quickstart.picture import make_picture
-from medic_mm.quickstart.table import Table, make_table
+from medic_mm.quickstart.table import HEADINGS, Table, make_table
 from medic_mm.quickstart.teacher import WEIGHTS_FILE, Progress, Recipe, train_teacher
 
-#: Method to its config in ``configs/quickstart``, and its name in texts.
-METHODS = {'medic': ('medic_tiny.py', 'MEDiC')}
-#: Points of k-NN that pre-training must win over the random student.
-LEAST_GAIN = 15
+
+@dataclass(frozen=True)
+class Method:
+    """A method that the quickstart can show.
+
+    Attributes:
+        config: Its config in ``configs/quickstart``.
+        title: Its name in texts.
+        teacher: Its teacher's name in texts.
+        teacher_name: How the quickstart calls the first step.
+        feature: What the gain is read off: what the method hands on.
+        least_gain: Points of k-NN that pre-training must win over the random student.
+    """
+
+    config: str
+    title: str
+    teacher: str
+    teacher_name: str
+    feature: str
+    least_gain: float
+
+
+METHODS = {
+    'medic': Method(
+        config='medic_tiny.py',
+        title='MEDiC',
+        teacher='CLIP',
+        teacher_name='a tiny CLIP, trained on images and captions',
+        feature='cls',
+        least_gain=15,
+    ),
+    'mimhd': Method(
+        config='mimhd_tiny.py',
+        title='MIM-HD',
+        teacher='MAE',
+        teacher_name='a small MAE, trained on images alone',
+        feature='mean',
+        least_gain=5,
+    ),
+}
 
 
 @dataclass
@@ -48,13 +84,19 @@ class Quickstart:
     method: str = 'medic'
 
     def __post_init__(self) -> None:
-        file, self.title = METHODS[self.method]
-        self.config_path = self.root / 'configs' / 'quickstart' / file
+        self.chosen = METHODS[self.method]
+        self.title = self.chosen.title
+        self.config_path = self.root / 'configs' / 'quickstart' / self.chosen.config
         self.teacher = self.work_dir / 'teacher'
         self.student = self.work_dir / self.method
-        self.options = {
-            'model.target_generator.weights': str(self.teacher / WEIGHTS_FILE)
-        }
+        config = load_config(self.config_path, {})
+        self.teacher_config = None
+        weights = self.teacher / WEIGHTS_FILE
+        if 'teacher_config' in config:
+            path = self.config_path.with_name(config.teacher_config)
+            self.teacher_config = load_config(path, {})
+            weights = _last_epoch(self.teacher, self.teacher_config)
+        self.options = {'model.target_generator.weights': str(weights)}
         self.config = load_config(self.config_path, self.options)
 
     def start_over(self) -> None:
@@ -67,12 +109,19 @@ class Quickstart:
         """All steps; returns the table."""
         start = time.perf_counter()
         self._remember_settings()
-        _headline(1, 'A teacher: a tiny CLIP, trained on images and captions')
+        _headline(1, f'A teacher: {self.chosen.teacher_name}')
         self.make_teacher()
         _headline(2, f'A student: {self.title} pre-training, no labels')
         checkpoint = self.pretrain()
         _headline(3, 'What it learned')
-        table = make_table(self.config, checkpoint, self.title)
+        table = make_table(
+            self.config,
+            checkpoint,
+            self.title,
+            f'teacher ({self.chosen.teacher})',
+            self._pretrained_teacher(),
+            self.chosen.feature,
+        )
         files = table.save(self.work_dir)
         print(f'\n{table.markdown()}\n', flush=True)
         _headline(4, 'A picture')
@@ -80,8 +129,9 @@ class Quickstart:
         make_picture(self.config, checkpoint, table, self.title, picture)
         minutes = (time.perf_counter() - start) / 60
         print(
-            f'\n{self.title} lifts k-NN from the class token by {table.gain:.1f} '
-            f'points over the random student, in {minutes:.1f} minutes.\n'
+            f'\n{self.title} lifts k-NN from the {HEADINGS[table.feature]} by '
+            f'{table.gain:.1f} points over the random student, in {minutes:.1f} '
+            'minutes.\n'
         )
         for what, path in (
             ('picture', picture),
@@ -95,7 +145,11 @@ class Quickstart:
         return table
 
     def make_teacher(self) -> None:
-        """Train the CLIP, unless it is there."""
+        """Train the teacher, unless it is there."""
+        if self.teacher_config is not None:
+            path = self.config_path.with_name(self.config.teacher_config)
+            self._train(path, self.teacher, {}, 'teacher')
+            return
         if self.teacher.is_dir():
             print(f'It is in {self.teacher} already.', flush=True)
             return
@@ -116,21 +170,31 @@ class Quickstart:
         Raises:
             OptionError: where it failed.
         """
-        checkpoint = self.student / f'epoch_{self.config.train_cfg.max_epochs}.pth'
+        self._train(self.config_path, self.student, self.options, 'pre-training')
+        return _last_epoch(self.student, self.config)
+
+    def _train(self, config: Path, folder: Path, options: dict, what: str) -> None:
+        checkpoint = _last_epoch(folder, load_config(config, options))
         if checkpoint.is_file():
             print(f'It is in {checkpoint} already.', flush=True)
-            return checkpoint
+            return
         tool = self.root / 'tools' / 'train.py'
-        command = [sys.executable, str(tool), str(self.config_path)]
-        command += ['--work-dir', str(self.student), '--resume', 'auto']
-        command += ['--cfg-options', *(f'{k}={v}' for k, v in self.options.items())]
+        command = [sys.executable, str(tool), str(config)]
+        command += ['--work-dir', str(folder), '--resume', 'auto']
+        if options:
+            command += ['--cfg-options', *(f'{k}={v}' for k, v in options.items())]
         status = subprocess.run(command, env=_environment(), check=False).returncode
         if status or not checkpoint.is_file():
             raise OptionError(
-                f'the pre-training ended with status {status} (its reason is above); '
+                f'the {what} ended with status {status} (its reason is above); '
                 'a second call goes on where it stopped'
             )
-        return checkpoint
+
+    def _pretrained_teacher(self) -> tuple[Config, Path] | None:
+        """Config and checkpoint of a teacher that was pre-trained as students are."""
+        if self.teacher_config is None:
+            return None
+        return self.teacher_config, _last_epoch(self.teacher, self.teacher_config)
 
     @property
     def _settings_file(self) -> Path:
@@ -140,7 +204,7 @@ class Quickstart:
         """Results of other settings are not to be mixed with these."""
         print(f'Results go to {self.work_dir}.', flush=True)
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        ours = settings_key(self.config)
+        ours = settings_key(self.config, self.teacher_config)
         if not self._settings_file.is_file():
             self._settings_file.write_text(ours + '\n')
         elif self._settings_file.read_text().strip() != ours:
@@ -156,9 +220,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
 
 
-def settings_key(config: Config) -> str:
-    """SHA-256 of all settings of a config."""
-    return hashlib.sha256(config.pretty_text.encode()).hexdigest()
+def settings_key(*configs: Config | None) -> str:
+    """SHA-256 of all settings of some configs."""
+    texts = [config.pretty_text for config in configs if config is not None]
+    return hashlib.sha256(''.join(texts).encode()).hexdigest()
+
+
+def _last_epoch(folder: Path, config: Config) -> Path:
+    return folder / f'epoch_{config.train_cfg.max_epochs}.pth'
 
 
 def _headline(number: int, text: str) -> None:

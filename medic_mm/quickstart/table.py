@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from medic_mm.apis.knn import RANDOM, evaluate_knn, find_dataloaders
+from medic_mm.apis.knn import evaluate_knn, find_dataloaders
+from medic_mm.apis.student import RANDOM
 from medic_mm.evaluation.features import (
     Encoder,
     PixelEncoder,
@@ -22,10 +23,8 @@ from medic_mm.evaluation.features import (
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.registry import MODELS
 
-#: Where the student's gain is read off. MEDiC aligns the class token with CLIP's, so
-#: that is the feature it hands on.
-FEATURE = 'cls'
-_HEADINGS = {'cls': 'class token', 'mean': 'mean patch token', 'pixels': 'pixels'}
+#: Features in the order of the columns, and how they are called.
+HEADINGS = {'cls': 'class token', 'mean': 'mean patch token', 'pixels': 'pixels'}
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Table:
         train_images: Images of the bank.
         test_images: Queries.
         num_classes: Number of classes.
+        feature: What the gain is read off.
     """
 
     rows: list[Row]
@@ -58,18 +58,19 @@ class Table:
     train_images: int
     test_images: int
     num_classes: int
+    feature: str = 'cls'
 
     @property
     def gain(self) -> float:
-        """Points by which the student's class token beats the random student's."""
+        """Points by which the student beats the random student."""
         random, student = self.rows[:2]
-        return student.top1[FEATURE] - random.top1[FEATURE]
+        return student.top1[self.feature] - random.top1[self.feature]
 
     def markdown(self) -> str:
         """The table in Markdown, with a line on how it was made."""
-        names = [n for n in _HEADINGS if any(n in row.top1 for row in self.rows)]
+        names = [n for n in HEADINGS if any(n in row.top1 for row in self.rows)]
         width = max(len(row.name) for row in self.rows)
-        heads = [_HEADINGS[name] for name in names]
+        heads = [HEADINGS[name] for name in names]
         lines = [
             f'k-NN accuracy in % (k = {self.k}; {self.train_images:,} training and '
             f'{self.test_images:,} validation images, {self.num_classes} classes, '
@@ -98,7 +99,15 @@ class Table:
         return paths
 
 
-def make_table(config: Config, checkpoint: Path, method: str, k: int = 20) -> Table:
+def make_table(
+    config: Config,
+    checkpoint: Path,
+    method: str,
+    teacher_name: str,
+    pretrained: tuple[Config, Path] | None = None,
+    feature: str = 'cls',
+    k: int = 20,
+) -> Table:
     """Evaluate the student before and after training, its teacher, and raw pixels.
 
     All on the k-NN data of the config, with the same k and temperature.
@@ -107,26 +116,33 @@ def make_table(config: Config, checkpoint: Path, method: str, k: int = 20) -> Ta
         config: Config of the pre-training; its teacher has its weights.
         checkpoint: Of the pre-training.
         method: The method's name, for the table.
+        teacher_name: The teacher's name likewise.
+        pretrained: Config and checkpoint of a teacher whose backbone is scored as the
+            student's is. Without it the ``target_generator`` of the config is scored.
+        feature: What the gain is read off.
         k: Number of neighbours.
     """
+    sources = [
+        ('random student', config, RANDOM),
+        (f'{method} student', config, str(checkpoint)),
+    ]
+    if pretrained is not None:
+        sources.append((teacher_name, pretrained[0], str(pretrained[1])))
     rows, report = [], {}
-    for name, source in (
-        ('random student', RANDOM),
-        (f'{method} student', str(checkpoint)),
-    ):
-        report = evaluate_knn(config, source, ks=(k,), device='cpu')
+    for name, source_config, source in sources:
+        report = evaluate_knn(source_config, source, ks=(k,), device='cpu')
         top1 = {result['features']: result['top1'] for result in report['results']}
         rows.append(Row(name, top1))
     preprocessor = MODELS.build(config.data_preprocessor)
-    teacher = MODELS.build(config.model.target_generator)
-    teacher.init_weights()
-    for name, encoder in (
-        ('teacher (CLIP)', TeacherEncoder(teacher, preprocessor)),
-        ('raw pixels', PixelEncoder()),
-    ):
+    encoders: dict[str, Encoder] = {'raw pixels': PixelEncoder()}
+    if pretrained is None:
+        teacher = MODELS.build(config.model.target_generator)
+        teacher.init_weights()
+        encoders = {teacher_name: TeacherEncoder(teacher, preprocessor), **encoders}
+    for name, encoder in encoders.items():
         rows.append(Row(name, _evaluate(config, encoder, preprocessor, k)))
     sizes = {key: report[key] for key in ('train_images', 'test_images', 'num_classes')}
-    return Table(rows=rows, k=k, **sizes)
+    return Table(rows=rows, k=k, feature=feature, **sizes)
 
 
 def _evaluate(

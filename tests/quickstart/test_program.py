@@ -8,12 +8,12 @@ from PIL import Image
 
 from medic_mm.apis import OptionError
 from medic_mm.quickstart import program
-from medic_mm.quickstart.program import Quickstart
+from medic_mm.quickstart.program import METHODS, Quickstart
 from medic_mm.quickstart.table import Row, Table
 
 SMALL = """# The quickstart's config, cut down for a test.
 _base_ = ['{config}']
-clip_recipe = dict(steps=4, batch_size=8, warmup=1)
+{more}
 train_dataloader = dict(
     batch_size=10,
     num_workers=0,
@@ -37,10 +37,13 @@ default_hooks = dict(logger=dict(interval=1))
 
 
 def make_root(folder: Path, root: Path, length: int = 20) -> Path:
-    config = root / 'configs' / 'quickstart' / 'medic_tiny.py'
     place = folder / 'configs' / 'quickstart'
     place.mkdir(parents=True, exist_ok=True)
-    (place / 'medic_tiny.py').write_text(SMALL.format(config=config, length=length))
+    for config in (root / 'configs' / 'quickstart').glob('*.py'):
+        clip = 'clip_recipe = dict(steps=4, batch_size=8, warmup=1)'
+        more = clip if 'clip_recipe' in config.read_text() else ''
+        text = SMALL.format(config=config, more=more, length=length)
+        (place / config.name).write_text(text)
     if not (folder / 'tools').exists():
         (folder / 'tools').symlink_to(root / 'tools')
     return folder
@@ -51,16 +54,28 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_picture_and_again(tmp_path, root, capfd, monkeypatch):
+@pytest.mark.parametrize('method', METHODS)
+def test_from_nothing_to_a_picture_and_again(
+    method, tmp_path, root, capfd, monkeypatch
+):
     place, work_dir = make_root(tmp_path / 'root', root), tmp_path / 'work'
-    table = Quickstart(place, work_dir).run()
+    table = Quickstart(place, work_dir, method).run()
     told = capfd.readouterr().out
     # progress of both trainings, the table, and where everything is
-    for words in ('step    4/4', 'Epoch(train)', table.markdown(), 'quickstart.png'):
+    progress = {'medic': 'step    4/4', 'mimhd': 'Saving checkpoint at 2 epochs'}
+    for words in (
+        progress[method],
+        'Epoch(train)',
+        table.markdown(),
+        'quickstart.png',
+    ):
         assert words in told
     for line in told.splitlines()[-6:]:
         assert Path(line.split()[-1]).exists(), line
-    names = ['random student', 'MEDiC student', 'teacher (CLIP)', 'raw pixels']
+    chosen = METHODS[method]
+    assert table.feature == chosen.feature
+    student, teacher = f'{chosen.title} student', f'teacher ({chosen.teacher})'
+    names = ['random student', student, teacher, 'raw pixels']
     assert [row.name for row in table.rows] == names
     saved = json.loads((work_dir / 'knn.json').read_text())
     assert saved['rows'][3]['top1'] == table.rows[3].top1
@@ -68,23 +83,23 @@ def test_from_nothing_to_a_picture_and_again(tmp_path, root, capfd, monkeypatch)
     with Image.open(work_dir / 'quickstart.png') as picture:
         assert len(set(picture.convert('L').getdata())) > 100
 
-    trained = {**stamps(work_dir / 'teacher'), **stamps(work_dir / 'medic')}
+    trained = {**stamps(work_dir / 'teacher'), **stamps(work_dir / method)}
     monkeypatch.setattr(
         program.subprocess, 'run', lambda *_, **__: pytest.fail('trained again')
     )
     monkeypatch.setattr(
         program, 'train_teacher', lambda *_: pytest.fail('trained again')
     )
-    again = Quickstart(place, work_dir).run()
+    again = Quickstart(place, work_dir, method).run()
     assert again == table
-    assert {**stamps(work_dir / 'teacher'), **stamps(work_dir / 'medic')} == trained
+    assert {**stamps(work_dir / 'teacher'), **stamps(work_dir / method)} == trained
 
     make_root(place, root, length=30)
     with pytest.raises(OptionError, match='of other settings: give --fresh'):
-        Quickstart(place, work_dir).run()
-    Quickstart(place, work_dir).start_over()
+        Quickstart(place, work_dir, method).run()
+    Quickstart(place, work_dir, method).start_over()
     assert not (work_dir / 'teacher').exists()
-    assert not (work_dir / 'medic').exists()
+    assert not (work_dir / method).exists()
 
 
 def test_a_failed_training_is_told(tmp_path, root, capfd):
@@ -120,4 +135,5 @@ def test_table_shows_and_keeps_every_number(tmp_path):
     assert (tmp_path / 'knn.md').read_text() == table.markdown() + '\n'
     saved = json.loads((tmp_path / 'knn.json').read_text())
     assert [Row(**row) for row in saved.pop('rows')] == rows
-    assert saved == dict(k=20, train_images=2000, test_images=1000, num_classes=10)
+    sizes = dict(train_images=2000, test_images=1000, num_classes=10)
+    assert saved == dict(k=20, feature='cls', **sizes)
