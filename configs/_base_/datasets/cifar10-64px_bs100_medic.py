@@ -42,6 +42,7 @@ knn_dataloader = dict(
 )
 custom_hooks = [
     dict(type='medic_mm.SkippedImagesHook'),
+    dict(type='medic_mm.StopOnNaNHook'),
     dict(type='medic_mm.TeacherCacheHook'),
     dict(
         type='medic_mm.KNNHook',

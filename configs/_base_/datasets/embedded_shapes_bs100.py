@@ -32,6 +32,7 @@ labelled = dict(
     pipeline=[dict(type='PackInputs')],
 )
 custom_hooks = [
+    dict(type='medic_mm.StopOnNaNHook'),
     dict(
         type='medic_mm.KNNHook',
         interval=2,
