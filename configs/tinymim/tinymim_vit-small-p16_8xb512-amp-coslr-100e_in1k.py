@@ -1,22 +1,9 @@
-# 100 epochs, 5 of warm-up, as in TinyMIM's ablations.
-_base_ = './tinymim_vit-small-p16_8xb512-amp-coslr-300e_in1k.py'
-
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=5,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=5,
-        end=100,
-        convert_to_iter_based=True,
-    ),
+# TinyMIM, ViT-S/16, 100 epochs of ImageNet-1K, as in TinyMIM's ablations.
+_base_ = [
+    '../_base_/models/tinymim_vit-small-p16.py',
+    '../_base_/datasets/imagenet_bs320_mimhd.py',
+    '../_base_/schedules/adamw_bs4096_coslr_100e.py',
+    '../_base_/default_runtime.py',
 ]
-train_cfg = dict(max_epochs=100)
+
+train_dataloader = dict(batch_size=512)
