@@ -1,0 +1,50 @@
+"""What the clusterings compare: one unit vector per patch, read from attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AXES = ('rows', 'columns')
+
+
+def patch_descriptors(
+    attention: Tensor, num_clusters: int, axis: str, dtype: torch.dtype
+) -> Tensor:
+    """Check the input of a clustering and take unit descriptors from it.
+
+    Args:
+        attention: ``(B, L, L)``, row = the patch that looks.
+        num_clusters: Clusters asked for; checked only.
+        axis: ``'rows'``: what a patch looks at (released MEDiC code). ``'columns'``:
+            who looks at it (released EPM code).
+        dtype: Of the result.
+
+    Returns:
+        ``(B, L, L)``, one unit vector per patch; an all-zero one stays zero.
+
+    Raises:
+        ValueError: for another shape, values that are not finite, ``num_clusters`` not
+            within 1..L, or an unknown ``axis``.
+    """
+    if attention.ndim != 3 or attention.shape[1] != attention.shape[2]:
+        raise ValueError(
+            f'attention has the shape {tuple(attention.shape)}: it must be (B, L, L), '
+            'one row and one column per patch, without the class token'
+        )
+    length = attention.shape[1]
+    if not 1 <= num_clusters <= length:
+        raise ValueError(
+            f'num_clusters={num_clusters} is out of range for {length} patches: it '
+            f'must lie in 1..{length}'
+        )
+    if axis not in AXES:
+        raise ValueError(f"axis={axis!r} is unknown: use 'rows' or 'columns'")
+    if not attention.isfinite().all():
+        raise ValueError(
+            'attention has NaN or infinite values, which cannot be clustered: give the '
+            'softmaxed attention of a network whose weights are finite'
+        )
+    values = attention if axis == 'rows' else attention.mT
+    return F.normalize(values.to(dtype), dim=-1)
