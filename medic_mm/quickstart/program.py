@@ -58,7 +58,8 @@ METHODS = {
         teacher='MAE',
         teacher_name='a small MAE, trained on images alone',
         feature='mean',
-        least_gain=5,
+        # a small MAE has learned little that k-NN can see, and the student follows it
+        least_gain=0,
     ),
 }
 
