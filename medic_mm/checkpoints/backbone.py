@@ -53,7 +53,7 @@ def load_backbone(
             broken. The backbone may be partly loaded then.
     """
     backbone = getattr(model, 'backbone', model)
-    state = read_state_dict(path)
+    state = read_state_dict(path, mmap=True)  # the backbone copies the values
     weights = {
         name[len(prefix) :]: value
         for name, value in state.items()

@@ -1,124 +1,161 @@
-"""Names of weights in the layouts of the field, and the way between them."""
+"""The way of weights from one layout of the field to another."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-#: Layouts that hold an MAE: of facebookresearch/mae, and of mmpretrain's checkpoints.
-LAYOUTS = ('mae', 'mmpretrain')
-
-# the name in 'mae', the name in 'mmpretrain'; # is a block's number, * weight or bias
-_BLOCK = (
-    ('norm1.*', 'ln1.*'),
-    ('attn.qkv.*', 'attn.qkv.*'),
-    ('attn.proj.*', 'attn.proj.*'),
-    ('norm2.*', 'ln2.*'),
-    ('mlp.fc1.*', 'ffn.layers.0.0.*'),
-    ('mlp.fc2.*', 'ffn.layers.1.*'),
+from medic_mm.checkpoints.foreign import recognise
+from medic_mm.checkpoints.layer_scale import fold_layer_scale
+from medic_mm.checkpoints.layouts import (
+    LAYOUTS,
+    TARGETS,
+    detect_layout,
+    first_names,
+    translate,
 )
-_ENCODER = (
-    ('cls_token', 'backbone.cls_token'),
-    ('pos_embed', 'backbone.pos_embed'),
-    ('patch_embed.proj.*', 'backbone.patch_embed.projection.*'),
-    *((f'blocks.#.{mae}', f'backbone.layers.#.{host}') for mae, host in _BLOCK),
-    ('norm.*', 'backbone.ln1.*'),
-)
-_DECODER = (
-    ('mask_token', 'neck.mask_token'),
-    ('decoder_pos_embed', 'neck.decoder_pos_embed'),
-    ('decoder_embed.*', 'neck.decoder_embed.*'),
-    *(
-        (f'decoder_blocks.#.{mae}', f'neck.decoder_blocks.#.{host}')
-        for mae, host in _BLOCK
-    ),
-    ('decoder_norm.*', 'neck.ln1.*'),
-    ('decoder_pred.*', 'neck.decoder_pred.*'),
-)
+from medic_mm.checkpoints.surroundings import split_off
+
+__all__ = [
+    'LAYOUTS',
+    'TARGETS',
+    'Conversion',
+    'convert_keys',
+    'convert_weights',
+    'detect_layout',
+]
+
+# In mmpretrain's names: what a target may do without. Any other weight without a place
+# changes what the encoder computes.
+_SPARE = ('neck.', 'backbone.ln2.', 'backbone.mask_token')
 
 
-def detect_layout(names: Iterable[str]) -> str:
-    """The layout that most of the names belong to: one of :data:`LAYOUTS`.
+@dataclass(frozen=True)
+class Conversion:
+    """Converted weights, and what became of the rest.
 
-    Raises:
-        ValueError: where no name belongs to any of them.
+    Attributes:
+        weights: Under the target's names.
+        source: The layout that was given or found.
+        target: The layout of ``weights``.
+        left_out: Names of the source that are not in ``weights``, each with the reason.
+        folded: Names, as in mmpretrain, of LayerScales that are now part of their
+            projections.
     """
-    names = list(names)
-    known = {
-        layout: sum(_translate(name, layout, layout) is not None for name in names)
-        for layout in LAYOUTS
-    }
-    best = max(LAYOUTS, key=known.__getitem__)
-    if not known[best]:
-        raise ValueError(
-            f'none of the names ({_first(names)}) is of a known layout: the official '
-            "MAE's (blocks.0.attn.qkv.weight) or mmpretrain's "
-            '(backbone.layers.0.attn.qkv.weight)'
-        )
-    return best
+
+    weights: dict[str, Tensor]
+    source: str
+    target: str
+    left_out: dict[str, str]
+    folded: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line to read: how much was converted, folded and left out."""
+        parts = [f'{len(self.weights)} weights from {self.source} to {self.target}']
+        if self.folded:
+            parts.append(f'{len(self.folded)} LayerScales folded into projections')
+        for reason, count in Counter(self.left_out.values()).items():
+            names = [name for name, why in self.left_out.items() if why == reason]
+            parts.append(f'left out {count} ({reason}): {first_names(names)}')
+        return '; '.join(parts)
 
 
 def convert_keys(
     state_dict: Mapping[str, Tensor], source: str, target: str
 ) -> dict[str, Tensor]:
-    """Rename the weights of an MAE; no value is copied or changed.
+    """Rename the weights of a Vision Transformer from one code base to another.
 
-    Queries, keys and values are stacked alike in both layouts, so names are all that
-    differs. Position embeddings are carried over as they are: the grids that the two
-    code bases would draw are transposed to each other.
+    No value is copied or changed where the target has a place for it, so the way there
+    and back gives the same bits: queries, keys and values are stacked alike everywhere.
+    Position embeddings are carried over as they are, for the grids that the code bases
+    would draw are transposed to each other. The exceptions: LayerScale is folded into
+    its projections for ``'mae'``, and open_clip's class token and positions get their
+    leading dimensions. What is left out goes to the log; :func:`convert_weights`
+    returns it.
 
     Args:
-        state_dict: Weights of an encoder, a decoder or both.
-        source: Layout of ``state_dict``, one of :data:`LAYOUTS`.
-        target: Layout wanted.
+        state_dict: Weights of an encoder, and whatever stands beside it.
+        source: Layout of ``state_dict``, one of :data:`LAYOUTS`; ``'auto'`` finds it
+            and takes checkpoints of the released MEDiC, MaskDistill and TinyMIM and of
+            Hugging Face's ViTMAE too.
+        target: Layout wanted, one of :data:`TARGETS`.
 
     Raises:
-        ValueError: for an unknown layout, or names that the source layout does not
-            have.
+        ValueError: for an unknown layout, names that the source layout does not have,
+            or weights of the encoder that the target has no place for.
     """
-    for setting, layout in (('source', source), ('target', target)):
-        if layout not in LAYOUTS:
-            raise ValueError(
-                f'{setting}={layout!r} is no known layout: use one of '
-                f'{", ".join(LAYOUTS)}'
-            )
-    renamed = {name: _translate(name, source, target) for name in state_dict}
-    unknown = [name for name, new in renamed.items() if new is None]
+    done = convert_weights(state_dict, source, target)
+    if done.left_out:
+        logging.getLogger(__name__).warning(done.summary())
+    return done.weights
+
+
+def convert_weights(
+    state_dict: Mapping[str, Tensor], source: str = 'auto', target: str = 'mmpretrain'
+) -> Conversion:
+    """:func:`convert_keys` with a report of what was left out."""
+    _check('source', source, ('auto', *LAYOUTS))
+    _check('target', target, TARGETS)
+    weights = dict(state_dict)
+    left_out: dict[str, str] = {}
+    if source == 'auto':
+        weights, source, left_out = recognise(weights)
+    weights, outside = split_off(weights, source)
+    hub = _rename(weights, source)
+    folded: tuple[str, ...] = ()
+    if target == 'mae':
+        hub, folded = fold_layer_scale(hub)
+    converted, spare = _place(hub, target)
+    back = {new: old for old, new in _names(weights, source).items()}
+    left_out |= outside | {
+        back[name]: f'{target} has no place for it' for name in spare
+    }
+    return Conversion(converted, source, target, left_out, folded)
+
+
+def _names(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
+    """Names in mmpretrain, which has a place for all that the others have."""
+    names = {name: translate(name, source, 'mmpretrain') for name in weights}
+    unknown = [name for name, new in names.items() if not new]
     if unknown:
         raise ValueError(
-            f'{len(unknown)} of {len(renamed)} names do not belong to an MAE in the '
-            f'layout {source!r}: {_first(unknown)}'
+            f'{len(unknown)} of {len(names)} names do not belong to a Vision '
+            f'Transformer in the layout {source!r}: {first_names(unknown)}'
         )
-    return {str(renamed[name]): value for name, value in state_dict.items()}
+    return {name: str(new) for name, new in names.items()}
 
 
-def _translate(name: str, source: str, target: str) -> str | None:
-    for pattern, template in _rules(source, target):
-        if found := pattern.fullmatch(name):
-            return template.format(**found.groupdict())
-    return None
+def _rename(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    renamed = {new: weights[old] for old, new in _names(weights, source).items()}
+    if source == 'open_clip':  # (D,) and (1 + L, D)
+        for name in ('backbone.cls_token', 'backbone.pos_embed'):
+            if name in renamed:
+                value = renamed[name]
+                renamed[name] = value.reshape(1, -1, value.shape[-1])
+    return renamed
 
 
-@cache
-def _rules(source: str, target: str) -> Sequence[tuple[re.Pattern[str], str]]:
-    """Patterns that match whole names ('norm' is a part of 'decoder_norm')."""
-    old, new = LAYOUTS.index(source), LAYOUTS.index(target)
-    return [(_pattern(row[old]), _template(row[new])) for row in _ENCODER + _DECODER]
+def _place(
+    hub: Mapping[str, Tensor], target: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights under the target's names, and the names that it can do without."""
+    names = {name: translate(name, 'mmpretrain', target) for name in hub}
+    homeless = [name for name, new in names.items() if not new]
+    needed = [name for name in homeless if not name.startswith(_SPARE)]
+    if needed:
+        raise ValueError(
+            f'the layout {target!r} has no place for {first_names(needed)}, without '
+            'which the encoder computes something else'
+        )
+    return {new: hub[name] for name, new in names.items() if new}, homeless
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    pattern = name.replace('.', r'\.')
-    pattern = pattern.replace('#', r'(?P<block>\d+)')
-    return re.compile(pattern.replace('*', '(?P<kind>weight|bias)'))
-
-
-def _template(name: str) -> str:
-    return name.replace('#', '{block}').replace('*', '{kind}')
-
-
-def _first(names: Sequence[str], most: int = 4) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return (', '.join(names[:most]) or 'nothing') + more
+def _check(setting: str, layout: str, known: tuple[str, ...]) -> None:
+    if layout not in known:
+        raise ValueError(
+            f'{setting}={layout!r} is no known layout: use one of {", ".join(known)}'
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,7 +18,7 @@ from torch import Tensor
 WEIGHT_KEYS = ('state_dict', 'model', 'module')
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
     """Read a ``.safetensors`` file or one written by ``torch.save``, onto the CPU.
 
     Of ``torch.save`` files only tensors, plain containers and what MMEngine's runner
@@ -26,6 +27,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
     Args:
         path: A local file.
+        mmap: Leave the tensors in the file until they are used, which saves memory. The
+            file must not be written in place as long as they live; it may be replaced.
+            Without effect on files in the format of torch before 1.6.
 
     Returns:
         What the file holds, as it is; for ``.safetensors`` its tensors by name.
@@ -41,7 +45,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         return _read_safetensors(path)
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+            content = torch.load(
+                path,
+                map_location='cpu',
+                weights_only=True,
+                mmap=mmap and zipfile.is_zipfile(path),
+            )
     except MemoryError:
         raise
     except Exception as error:
@@ -54,16 +63,28 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike, mmap: bool = False) -> dict[str, Tensor]:
     """Read the weights of a checkpoint, wherever it keeps them.
 
     Looks under ``state_dict``, ``model`` and ``module``; a file without these is taken
     as the weights themselves.
 
+    Args:
+        path: A local file.
+        mmap: As in :func:`read_checkpoint`.
+
     Raises:
         RuntimeError: for a file without tensors; also as :func:`read_checkpoint`.
     """
-    content = read_checkpoint(path)
+    return find_weights(path, read_checkpoint(path, mmap))
+
+
+def find_weights(path: str | os.PathLike, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` returned for ``path``.
+
+    Raises:
+        RuntimeError: where it holds no tensors.
+    """
     for key in WEIGHT_KEYS:
         if isinstance(content.get(key), dict):
             content = content[key]
@@ -100,7 +121,18 @@ def _explain(path: Path, error: Exception) -> str:
             'not loaded: keep only its tensors in the file, or convert it to '
             '.safetensors'
         )
-    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    with path.open('rb') as file:
+        start = file.read(2)
+    if start[:1] == b'\x80' and start[1:] > b'\x02':
+        return (
+            f'checkpoint {path} is a pickle (protocol {start[1]}) that torch.save did '
+            'not write and may carry code, so it was not loaded: keep only its tensors '
+            'in the file, or convert it to .safetensors'
+        )
+    # torch's first lines advise to load the file unsafely
+    detail = re.search(r'WeightsUnpickler error:\s*(.+)', text)
+    lines = (detail[1] if detail else text).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
     return f'checkpoint {path} is incomplete or no checkpoint ({reason})'
 
 

@@ -1,0 +1,186 @@
+"""Convert a checkpoint file from one code base's layout to another's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medic_mm.apis.cfg_options import OptionError
+from medic_mm.checkpoints.description import describe_run, read_description
+from medic_mm.checkpoints.key_maps import LAYOUTS, TARGETS, convert_weights
+from medic_mm.checkpoints.layouts import first_names, translate
+from medic_mm.checkpoints.loading import (
+    WEIGHT_KEYS,
+    find_weights,
+    read_checkpoint,
+)
+from medic_mm.checkpoints.resize import resize_weights
+from medic_mm.checkpoints.saving import SUFFIXES, save_weights
+
+__all__ = ['LAYOUTS', 'TARGETS', 'FileConversion', 'convert_file']
+
+# an encoder has these, whatever else it has
+_ENCODER = ('backbone.cls_token', 'backbone.layers.0.attn.qkv.weight')
+
+
+@dataclass(frozen=True)
+class FileConversion:
+    """What was written, and what was not.
+
+    Attributes:
+        path: The file written.
+        source: Layout that the weights were in.
+        target: Layout that they are in now.
+        names: Names of the weights written.
+        left_out: Names of weights that were not written, each with a reason.
+        entries_left_out: Entries beside the weights that were not written (optimizer,
+            logs).
+        folded: LayerScales that are now part of their projections, as in mmpretrain.
+        description: What is known of the run: method, teacher, epoch and the like.
+    """
+
+    path: Path
+    source: str
+    target: str
+    names: tuple[str, ...]
+    left_out: dict[str, str]
+    entries_left_out: tuple[str, ...]
+    folded: tuple[str, ...]
+    description: dict[str, str]
+
+    def text(self) -> str:
+        """A report for the terminal; every weight left out is named."""
+        lines = [
+            f'{self.path}: {len(self.names)} weights, '
+            f'from the layout {self.source} to {self.target}'
+        ]
+        lines += [
+            f'  {key}: {value}'
+            for key, value in self.description.items()
+            if key != 'config'
+        ]
+        if self.folded:
+            lines.append(
+                f'  folded into their projections: {len(self.folded)} LayerScales'
+            )
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            lines.append(f'  left out, {reason}: {", ".join(names)}')
+        if self.entries_left_out:
+            lines.append(
+                f'  left out beside the weights: {", ".join(self.entries_left_out)}'
+            )
+        return '\n'.join(lines)
+
+
+def convert_file(
+    source: str | os.PathLike,
+    dest: str | os.PathLike,
+    to: str,
+    layout: str = 'auto',
+    img_size: int | None = None,
+    patch_size: int | None = None,
+) -> FileConversion:
+    """Convert a checkpoint.
+
+    The tensors stay in the file until they are written, so the memory needed is about
+    the size of the weights. ``dest`` is written as a whole or not at all.
+
+    Args:
+        source: A file of weights: ``.safetensors``, or one of ``torch.save`` without
+            pickled code.
+        dest: A ``.safetensors`` or ``.pth`` file to write. mmpretrain and mmseg read
+            ``.pth`` in an ``init_cfg``.
+        to: Layout wanted, one of :data:`TARGETS`.
+        layout: Layout of ``source``; ``'auto'`` finds it.
+        img_size: Pixels a side to resize position embeddings for; None keeps them.
+        patch_size: Pixels a side to resize the patch embedding to; None keeps it.
+
+    Raises:
+        OptionError: one sentence, where the file is missing, torn, carries code, is of
+            no known layout, a teacher's, or without an encoder; or where sizes do not
+            divide.
+    """
+    source, dest = Path(source), Path(dest)
+    _check_paths(source, dest)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's arguments
+            content = read_checkpoint(source, mmap=True)
+        weights = find_weights(source, content)
+        done = convert_weights(weights, layout, to)
+        _require_encoder(done.weights, to)
+        resized, spare = resize_weights(done.weights, img_size, patch_size)
+    except (FileNotFoundError, RuntimeError, ValueError) as error:
+        sentence = str(error)
+        if str(source) not in sentence:
+            sentence = f'checkpoint {source}: {sentence}'
+        raise OptionError(sentence) from error
+    meta = content.get('meta')
+    run = read_description(source) or describe_run(content)
+    description = {**run, 'layout': to}
+    if done.folded:
+        description['layer_scale'] = 'folded into the projections'
+    for name, size in (('img_size', img_size), ('patch_size', patch_size)):
+        if size is not None:
+            description[name] = str(size)
+    plain = _plain(meta) if isinstance(meta, Mapping) else {}
+    save_weights(resized, dest, description, plain, key='model' if to == 'mae' else '')
+    return FileConversion(
+        path=dest,
+        source=done.source,
+        target=to,
+        names=tuple(resized),
+        left_out={**done.left_out, **spare},
+        entries_left_out=_other_entries(content, weights),
+        folded=done.folded,
+        description=description,
+    )
+
+
+def _check_paths(source: Path, dest: Path) -> None:
+    if dest.suffix not in SUFFIXES:
+        raise OptionError(
+            f'DEST={str(dest)!r}: the ending decides the format, so use one of '
+            f'{", ".join(SUFFIXES)}'
+        )
+    if dest.exists() and source.exists() and dest.samefile(source):
+        raise OptionError(f'DEST={str(dest)!r} is SOURCE itself: name another file')
+
+
+def _require_encoder(weights: Mapping[str, Tensor], layout: str) -> None:
+    names = {translate(name, layout, 'mmpretrain') for name in weights}
+    missing = [name for name in _ENCODER if name not in names]
+    if missing:
+        raise ValueError(
+            f'there is no backbone in it (it has {first_names(weights)}): give the '
+            'checkpoint of a pre-training or of a fine-tuned Vision Transformer'
+        )
+
+
+def _other_entries(
+    content: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """Entries of a checkpoint beside its weights and its ``meta``."""
+    found = next((k for k in WEIGHT_KEYS if isinstance(content.get(k), dict)), None)
+    if found is None:
+        return tuple(str(key) for key in content if key not in weights)
+    return tuple(str(key) for key in content if key not in (found, 'meta'))
+
+
+def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``meta`` any ``torch.load`` reads again; nested tensors and more go."""
+    kinds = (str, int, float, bool)
+    return {
+        str(key): value
+        for key, value in meta.items()
+        if value is None or isinstance(value, kinds) or key == 'dataset_meta'
+    }
