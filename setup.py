@@ -39,8 +39,9 @@ def read_extras() -> dict[str, list[str]]:
         'openmmlab': read_requirements('openmmlab'),
         'tests': read_requirements('tests'),
         'vis': read_requirements('optional'),
+        'export': read_requirements('export'),
     }
-    names = ('onedl', 'seg', 'tests', 'vis')
+    names = ('onedl', 'seg', 'tests', 'vis', 'export')
     extras['all'] = [line for name in names for line in extras[name]]
     return extras
 

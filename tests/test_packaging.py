@@ -178,7 +178,7 @@ def required(metadata: Message, extra: str = '') -> set[str]:
 
 def test_no_extra_mixes_the_two_hosts(metadata: Message) -> None:
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras >= {'onedl', 'openmmlab', 'seg', 'tests', 'vis', 'all'}
+    assert extras >= {'onedl', 'openmmlab', 'seg', 'tests', 'vis', 'export', 'all'}
     assert not required(metadata) & (ONEDL | OPENMMLAB)
     for extra in extras:
         names = required(metadata, extra)

@@ -1,0 +1,123 @@
+"""A pre-trained backbone as a timm network, from wherever it lies."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+from timm.data import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+
+from medic_mm.export.preprocessing import build_transforms
+from medic_mm.export.source import read_source
+from medic_mm.export.vit import build_vit, describe_source
+
+_HUB = 'hf-hub:'
+_HUB_ID = re.compile(r'[\w.-]+/[\w.-]+(@[\w./-]+)?')
+_WEIGHT_FILES = ('.pth', '.pt', '.bin', '.safetensors', '.ckpt')
+
+
+def load_model(
+    source: str | os.PathLike,
+    config: str | os.PathLike | Mapping | None = None,
+    num_classes: int = 0,
+    img_size: int | tuple[int, int] | None = None,
+) -> VisionTransformer:
+    """A ready Vision Transformer of timm, in eval mode, with its transforms.
+
+    ``model(images)`` is the class token after the final norm ``(B, D)``, and
+    ``model.forward_features(images)`` all tokens ``(B, 1 + L, D)``, equal to those of
+    the pre-trained backbone on whole images. LayerScale is kept.
+    ``model.transforms(image)`` prepares one PIL image as the evaluation of the
+    pre-training did: a normalised tensor ``(3, H, W)``.
+
+    Args:
+        source: A checkpoint of this package (its own config tells the architecture), a
+            folder of ``tools/export_hf.py`` or of any timm ViT, or the id of such a
+            folder on the Hugging Face Hub (``'name/model'``, ``'hf-hub:name/model'``).
+        config: Config of the pre-training, for a checkpoint that does not carry it.
+        num_classes: Outputs of a new linear head, which starts at random. 0: no head.
+        img_size: Another size of images; timm resizes the position embeddings.
+
+    Raises:
+        FileNotFoundError: for no such file or folder.
+        ValueError: for a backbone that timm's ViT cannot be.
+        RuntimeError: for a file that is torn, carries code, is no checkpoint of a
+            backbone or has no config; a folder or an id that timm cannot load.
+    """
+    path = Path(source)
+    if path.is_file():
+        model = _from_checkpoint(path, config, num_classes)
+    elif config is not None:
+        raise ValueError(f'config is for a checkpoint file, and {source} is none')
+    elif path.is_dir():
+        model = _from_folder(path, num_classes)
+    else:
+        model = _from_hub(os.fspath(source), num_classes)
+    if img_size is not None:
+        _resize(model, img_size)
+    # plain attributes: no part of the state dict
+    model.transforms = build_transforms(resolve_model_data_config(model))
+    return model.eval()
+
+
+def _from_checkpoint(
+    path: Path, config: str | os.PathLike | Mapping | None, num_classes: int
+) -> VisionTransformer:
+    checkpoint = read_source(path, config)
+    architecture, preprocessing = describe_source(checkpoint)
+    for note in preprocessing.notes:
+        warnings.warn(f'{path}: {note}', stacklevel=3)
+    return build_vit(checkpoint, architecture, preprocessing, num_classes)
+
+
+def _from_folder(path: Path, num_classes: int) -> VisionTransformer:
+    if not (path / 'config.json').is_file():
+        raise RuntimeError(
+            f'folder {path} has no config.json: give a folder of tools/export_hf.py, '
+            'or the file of a checkpoint'
+        )
+    return _by_timm(f'local-dir:{path}', f'folder {path}', num_classes)
+
+
+def _from_hub(source: str, num_classes: int) -> VisionTransformer:
+    name = source.removeprefix(_HUB)
+    wanted = source.startswith(_HUB)
+    looks_like_a_file = name.endswith(_WEIGHT_FILES)
+    if not _HUB_ID.fullmatch(name) or (looks_like_a_file and not wanted):
+        raise FileNotFoundError(
+            f'{source!r} is no file, no folder and no id of the Hugging Face Hub '
+            "('name/model')"
+        )
+    return _by_timm(_HUB + name, f'{name!r} on the Hugging Face Hub', num_classes)
+
+
+def _by_timm(name: str, what: str, num_classes: int) -> VisionTransformer:
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=num_classes)
+    except MemoryError:
+        raise
+    # timm lets the errors of JSON, safetensors, torch and the hub's client through
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RuntimeError(
+            f'{what} cannot be loaded by timm ({type(error).__name__}: {reason})'
+        ) from error
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f'{what} is a {type(model).__name__}, not a VisionTransformer')
+    return model
+
+
+def _resize(model: VisionTransformer, img_size: int | tuple[int, int]) -> None:
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    patch = model.patch_embed.patch_size
+    if height % patch[0] or width % patch[1]:
+        raise ValueError(
+            f'img_size={img_size} is not a multiple of patch_size={patch[0]}'
+        )
+    model.set_input_size(img_size=(height, width))
+    model.pretrained_cfg = dict(model.pretrained_cfg, input_size=(3, height, width))
