@@ -40,7 +40,7 @@ DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'engine.hooks')
-METRICS = _child('metric', MMENGINE_METRICS, 'evaluation')
+METRICS = _child('metric', MMENGINE_METRICS, 'evaluation.components')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'optimizer wrapper constructor',
     MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,

@@ -26,6 +26,11 @@ def parse_args() -> argparse.Namespace:
         '--out', help='file for the metrics (.json, .yaml) or the predictions (.pkl)'
     )
     parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test on several views of each image, as tta_pipeline and tta_model say',
+    )
+    parser.add_argument(
         '--no-pin-memory', action='store_true', help='no pinned memory in dataloaders'
     )
     parser.add_argument(
@@ -53,6 +58,7 @@ def main() -> None:
             args.checkpoint,
             work_dir=args.work_dir,
             out=args.out,
+            tta=args.tta,
             pin_memory=not args.no_pin_memory,
             options=args.cfg_options,
             launcher=args.launcher,

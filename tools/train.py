@@ -30,6 +30,12 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint, or from the newest one of the work folder',
     )
     parser.add_argument(
+        '--pretrained',
+        metavar='FILE',
+        help="start the backbone from this checkpoint, loaded strictly; 'random': from "
+        'random weights',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='train in mixed precision (needs a GPU)'
     )
     parser.add_argument(
@@ -72,6 +78,7 @@ def main() -> None:
             args.config,
             work_dir=args.work_dir,
             resume=args.resume,
+            pretrained=args.pretrained,
             amp=args.amp,
             auto_scale_lr=args.auto_scale_lr,
             validate=not args.no_validate,

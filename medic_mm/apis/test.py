@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from medic_mm.apis.cfg_options import OptionError
@@ -32,6 +33,7 @@ def run_testing(
     checkpoint: str | Path,
     work_dir: str | None = None,
     out: str | Path | None = None,
+    tta: bool = False,
     pin_memory: bool = True,
     options: dict[str, Any] | None = None,
     launcher: str = 'none',
@@ -46,6 +48,7 @@ def run_testing(
             ``work_dirs/<name of the config file>``.
         out: File to write: the metrics for ``.json``, ``.yaml``, ``.yml``, the
             predictions for ``.pkl``, ``.pickle``.
+        tta: Test on the views of ``tta_pipeline`` and merge them by ``tta_model``.
         pin_memory: False switches it off.
         options: Dotted config keys to values.
         launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
@@ -57,7 +60,8 @@ def run_testing(
 
     Raises:
         OptionError: where the config or the checkpoint does not exist, the config has
-            no test loop, ``out`` has another suffix, or an option fits no component.
+            no test loop or (with ``tta``) no views, ``out`` has another suffix, or an
+            option fits no component.
         RuntimeError: where the checkpoint lacks weights of the model.
     """
     if out is not None and Path(out).suffix not in _PREDICTIONS + _METRICS:
@@ -74,6 +78,8 @@ def run_testing(
             'as is usual for pre-training: measure its features by '
             f'{tool_command(tools / "knn.py", config, checkpoint)}'
         )
+    if tta:
+        _test_on_views(cfg, config)
     set_work_dir(cfg, work_dir, config)
     cfg.load_from, cfg.resume = str(checkpoint), False
     fill_dataloaders(cfg, ['test_dataloader'], pin_memory)
@@ -91,6 +97,14 @@ def run_testing(
     return metrics
 
 
+def _test_on_views(cfg: Config, path: str | Path) -> None:
+    missing = [name for name in ('tta_pipeline', 'tta_model') if name not in cfg]
+    if missing:
+        raise OptionError(f'--tta: {path} does not set {" and ".join(missing)}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
 class _CompleteCheckpoint(Hook):
     """Refuses a checkpoint without all weights; the host would only warn."""
 
@@ -100,6 +114,8 @@ class _CompleteCheckpoint(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model
         if is_model_wrapper(model):
+            model = model.module
+        if isinstance(model, BaseTTAModel):
             model = model.module
         state = checkpoint.get('state_dict', checkpoint)
         found = {re.sub(r'^module\.', '', key) for key in state}

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.apis.launch import join_process_group, leave_process_group
+from medic_mm.apis.pretrained import set_pretrained
 from medic_mm.apis.run_config import (
     build_runner,
     fill_dataloaders,
@@ -27,6 +28,7 @@ def run_training(
     config: str | Path,
     work_dir: str | None = None,
     resume: str | None = None,
+    pretrained: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
     validate: bool = True,
@@ -44,6 +46,8 @@ def run_training(
             ``work_dirs/<name of the config file>``.
         resume: ``'auto'`` goes on from the newest checkpoint of ``work_dir`` (and
             starts anew where there is none); a path goes on from that checkpoint.
+        pretrained: A checkpoint whose backbone the model starts from, loaded strictly;
+            or ``'random'``. Not read when a run is resumed.
         amp: Train in mixed precision whatever the config says.
         auto_scale_lr: Scale the learning rate to the number of images that make one
             optimizer step.
@@ -64,6 +68,8 @@ def run_training(
             no component, or an argument needs a setting that the config lacks.
     """
     cfg = load_config(config, options)
+    if pretrained is not None:
+        set_pretrained(cfg, pretrained)
     set_work_dir(cfg, work_dir, config)
     if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
         raise OptionError(

@@ -1,0 +1,8 @@
+# Fine-tuning of a MIM-HD student on 10 % of ImageNet-1K: the first 128 images of each
+# class.
+#
+# Published numbers use the lists of SimCLR: `train_dataloader.dataset.per_class=None`
+# and `train_dataloader.dataset.ann_file=LIST` (lines of `path class`) take those.
+_base_ = './vit-base-p16_mimhd-pre_8xb128-amp-coslr-100e_in1k.py'
+
+train_dataloader = dict(dataset=dict(per_class=128))

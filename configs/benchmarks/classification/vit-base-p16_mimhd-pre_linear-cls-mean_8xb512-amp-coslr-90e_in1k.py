@@ -1,0 +1,4 @@
+# Linear probe of a MIM-HD student, ViT-B/16: class token beside mean patch token.
+_base_ = './vit-base-p16_mimhd-pre_linear-cls_8xb512-amp-coslr-90e_in1k.py'
+
+model = dict(neck=dict(features=('cls', 'mean')), head=dict(in_channels=1536))

@@ -1,0 +1,7 @@
+# UperNet on ADE20K with a MIM-HD student, ViT-Ti/16.
+_base_ = [
+    '../../_base_/models/upernet_vit-tiny-p16.py',
+    '../../_base_/datasets/ade20k_bs2_512px.py',
+    '../../_base_/schedules/upernet_mimhd_bs16_160k.py',
+    '../../_base_/segmentation_runtime.py',
+]

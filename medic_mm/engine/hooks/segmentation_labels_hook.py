@@ -1,0 +1,98 @@
+"""Masks that hold classes which the segmentation head does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from medic_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SegmentationLabelsHook(Hook):
+    """Compares the classes of data sets and masks with the segmentation head.
+
+    A class too many ends in an assertion of the GPU at the loss, or is left out of the
+    mean IoU in silence. Here it is one sentence. The numbers of classes are compared
+    before the first step, the masks batch by batch while they are still on the CPU.
+
+    Raises:
+        ValueError: for a data set with another number of classes than
+            ``model.decode_head``, or a mask with a class that the head lacks; it names
+            the file.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the numbers of classes."""
+        _check_classes(runner, runner.train_dataloader.dataset, 'train')
+        if runner.val_loop is not None:
+            _check_classes(runner, runner.val_loop.dataloader.dataset, 'validation')
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the numbers of classes."""
+        _check_classes(runner, runner.test_dataloader.dataset, 'test')
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Look at the masks of the batch."""
+        _check_masks(runner, data_batch)
+
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Look at the masks of the batch."""
+        _check_masks(runner, data_batch)
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Look at the masks of the batch."""
+        _check_masks(runner, data_batch)
+
+
+def _head(runner: Runner) -> nn.Module | None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if isinstance(model, BaseTTAModel):
+        model = model.module
+    head = getattr(model, 'decode_head', None)
+    # a cascade of heads predicts by its last one
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def _check_classes(runner: Runner, dataset: Any, name: str) -> None:
+    head = _head(runner)
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if head is None or classes is None or len(classes) == head.num_classes:
+        return
+    raise ValueError(
+        f'the {name} data set has {len(classes)} classes but model.decode_head has '
+        f'num_classes={head.num_classes}: set num_classes={len(classes)} in the decode '
+        'and auxiliary heads'
+    )
+
+
+def _check_masks(runner: Runner, data_batch: Any) -> None:
+    head = _head(runner)
+    if head is None or not isinstance(data_batch, dict):
+        return
+    for sample in data_batch.get('data_samples') or []:
+        if isinstance(sample, (list, tuple)):  # views of one image, for testing
+            sample = sample[0]
+        if 'gt_sem_seg' not in sample:
+            continue
+        mask = sample.gt_sem_seg.data
+        wrong = mask[(mask >= head.num_classes) | (mask < 0)]
+        wrong = wrong[wrong != head.ignore_index]
+        if len(wrong):
+            raise ValueError(
+                f'the mask {sample.get("seg_map_path", "of an image")} holds class '
+                f'{int(wrong[0])} but model.decode_head has num_classes='
+                f'{head.num_classes}, so 0 to {head.num_classes - 1} and '
+                f'{head.ignore_index} for ignored pixels: set num_classes, or '
+                'reduce_zero_label=True for masks whose classes begin at 1'
+            )

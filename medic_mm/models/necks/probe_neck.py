@@ -1,0 +1,78 @@
+"""Frozen tokens to the features that a linear probe reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from medic_mm.evaluation.features import check_feature_names
+from medic_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ProbeNeck(BaseModule):
+    """Class token, mean patch token or both, each column normalised over the batch.
+
+    The BatchNorm has no weights, as in MAE's linear probe: it only brings the columns
+    to one scale.
+
+    Args:
+        embed_dims: Width of the tokens.
+        features: ``'cls'``, ``'mean'`` or both; both are joined in this order.
+        num_layers: Number of blocks that the backbone gives out; each has its own
+            statistics.
+        layer_norm: Normalise tokens over their columns first. For blocks before the
+            last, which have no final norm of their own; the weights of such a norm
+            would be undone by the BatchNorm.
+        num_extra_tokens: Tokens before the patch tokens; the first is the class token.
+
+    Raises:
+        ValueError: for another feature, or tokens of another form or number of blocks.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        features: Sequence[str] = ('cls',),
+        num_layers: int = 1,
+        layer_norm: bool = False,
+        num_extra_tokens: int = 1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check_feature_names(features)
+        self.features = tuple(features)
+        self.layer_norm = layer_norm
+        self.num_extra_tokens = num_extra_tokens
+        width = embed_dims * len(self.features)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(width, affine=False, eps=1e-6) for _ in range(num_layers)
+        )
+
+    def forward(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """One feature for each block: ``(B, 1 + L, D)`` to ``(B, D * features)``."""
+        if len(outputs) != len(self.norms):
+            raise ValueError(
+                f'num_layers={len(self.norms)} of ProbeNeck but the backbone gives '
+                f'{len(outputs)} blocks: set num_layers or backbone.out_indices'
+            )
+        pairs = zip(self.norms, outputs, strict=True)
+        return tuple(norm(self._pool(tokens)) for norm, tokens in pairs)
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        if tokens.ndim != 3:
+            raise ValueError(
+                f'ProbeNeck needs raw tokens (B, 1 + L, D), not {tuple(tokens.shape)}: '
+                "set backbone.out_type='raw'"
+            )
+        if self.layer_norm:
+            tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
+        found = {
+            'cls': tokens[:, 0],
+            'mean': tokens[:, self.num_extra_tokens :].mean(dim=1),
+        }
+        return torch.cat([found[name] for name in self.features], dim=1)
