@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit, random_mask
 from medic_mm.models.backbones import RelationViT
+from medic_mm.models.teachers import MAETeacher
 from medic_mm.registry import MODELS
 
 
@@ -178,6 +179,11 @@ class MIMHD(BaseSelfSupervisor):
             teacher is not None,
             'MIMHD distils from a teacher: set target_generator, for example '
             "dict(type='medic_mm.MAETeacher', ...)",
+        )
+        _require(
+            isinstance(teacher, MAETeacher),
+            f'target_generator.type={type(teacher).__name__} does not hand out the '
+            "queries, keys and values of a block: use 'medic_mm.MAETeacher'",
         )
         _require(
             self.data_preprocessor._enable_normalize,

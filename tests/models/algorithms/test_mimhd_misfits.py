@@ -47,6 +47,22 @@ def test_refuses_parts_that_do_not_fit(path, value, words):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('cached', [True, False])
+def test_refuses_teachers_of_tokens(cached):
+    config = mimhd_config()
+    if cached:
+        teacher = config['target_generator']
+        config['target_generator'] = dict(
+            type='medic_mm.CachedTeacher', teacher=teacher
+        )
+    else:
+        config['target_generator'] = dict(
+            type='medic_mm.TimmTeacher', model='test_vit', random_weights=True
+        )
+    with pytest.raises(ValueError, match=r"use 'medic_mm\.MAETeacher'"):
+        MODELS.build(config)
+
+
 def test_an_adaptive_block_must_be_the_distilled_one():
     config = tinymim_config()
     config['student_block'] = 2
