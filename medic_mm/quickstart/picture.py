@@ -40,7 +40,7 @@ _SHORT = {'cls': 'class token', 'mean': 'mean patch'}
 
 
 def make_picture(
-    config: Config, checkpoint: Path, table: Table, method: str, path: Path
+    config: Config, checkpoint: Path, table: Table, method: str, seen: str, path: Path
 ) -> None:
     """Draw a finished pre-training.
 
@@ -49,6 +49,7 @@ def make_picture(
         checkpoint: Its last checkpoint, in the work folder that has the log.
         table: For the levels to compare with.
         method: The method's name, for the title.
+        seen: Who sees the masked images, for the title below.
         path: Where the picture goes; the suffix gives its format.
     """
     curves = read_curves(checkpoint.parent)
@@ -60,7 +61,7 @@ def make_picture(
     draw_reconstruction(bottom, reconstruction, names)
     bottom.subplots_adjust(0.09, 0.11, 0.985, 0.87, wspace=0.05, hspace=0.05)
     bottom.suptitle(
-        'Validation images: what the student sees, and what it makes of the rest',
+        f'Validation images: what {seen} sees, and what becomes of the rest',
         x=0.045,
         ha='left',
         weight='bold',
@@ -76,7 +77,7 @@ def draw_training(
 ) -> None:
     """Loss terms on the left, k-NN on the right."""
     left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(0.065, 0.15, 0.885, 0.83, wspace=0.48)
+    figure.subplots_adjust(0.065, 0.15, 0.87, 0.83, wspace=0.5)
     terms = {
         label: curves[f'raw_{term}']
         for term, label in _TERMS.items()

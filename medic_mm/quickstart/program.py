@@ -33,6 +33,7 @@ class Method:
         teacher_name: How the quickstart calls the first step.
         feature: What the gain is read off: what the method hands on.
         least_gain: Points of k-NN that pre-training must win over the random student.
+        seen: Who sees the masked images of the picture.
     """
 
     config: str
@@ -41,6 +42,7 @@ class Method:
     teacher_name: str
     feature: str
     least_gain: float
+    seen: str
 
 
 METHODS = {
@@ -51,6 +53,7 @@ METHODS = {
         teacher_name='a tiny CLIP, trained on images and captions',
         feature='cls',
         least_gain=15,
+        seen='the student',
     ),
     'mimhd': Method(
         config='mimhd_tiny.py',
@@ -60,6 +63,7 @@ METHODS = {
         feature='mean',
         # a small MAE has learned little that k-NN can see, and the student follows it
         least_gain=0,
+        seen='the decoder in its first view',
     ),
 }
 
@@ -127,7 +131,9 @@ class Quickstart:
         print(f'\n{table.markdown()}\n', flush=True)
         _headline(4, 'A picture')
         picture = self.work_dir / 'quickstart.png'
-        make_picture(self.config, checkpoint, table, self.title, picture)
+        make_picture(
+            self.config, checkpoint, table, self.title, self.chosen.seen, picture
+        )
         minutes = (time.perf_counter() - start) / 60
         print(
             f'\n{self.title} lifts k-NN from the {HEADINGS[table.feature]} by '
