@@ -5,7 +5,7 @@
 16 fixed teacher maps over 64 tokens, entropies from 4.1 to 0.8 nats (uniform: 4.16); 12
 student maps that are free to take any form; unit vectors as queries and keys. KL, Adam,
 1500 steps, three seeds. No network stands between: it shows the pull of the loss, not
-what a student reaches. About 4 minutes on one core; ``--steps`` shortens it.
+what a student reaches. About 2 minutes on one core; ``--steps`` shortens it.
 """
 
 from __future__ import annotations
