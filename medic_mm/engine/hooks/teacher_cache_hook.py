@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medic_mm.datasets.view_rows import RowCollate, ViewRows, innermost_dataset
+from medic_mm.engine.hooks.teacher_cache_check import require_agreement
 from medic_mm.engine.hooks.teacher_cache_key import cache_key, dataset_config, describe
 from medic_mm.engine.randomness import preserved_randomness
 from medic_mm.models.teachers.cached import CachedTeacher
@@ -41,10 +42,6 @@ from medic_mm.models.teachers.token_file import (
 )
 from medic_mm.registry import HOOKS
 
-#: Largest deviation of a recomputed value, as a part of itself plus the token's root
-#: mean square. Wide enough for float16 and for another device's reduced precision,
-#: far too narrow for another crop or other weights.
-TOLERANCE = 0.01
 _SECONDS_BETWEEN_REPORTS = 10.0
 
 
@@ -57,7 +54,7 @@ class TeacherCacheHook(Hook):
     the teacher's fingerprint; the data set (config, number and records of images,
     sizes and times of files); the pipeline's config up to and with ``FixedView``
     (which fixes the image size as well), its views and seed; the student's
-    normalisation; dtype and shape.
+    normalisation; dtype and shape; attention where it is kept.
 
     Without a file of that key all views of all images go through the pipeline, the
     model's preprocessor and the teacher (in float32, whatever the precision of
@@ -150,7 +147,9 @@ class TeacherCacheHook(Hook):
         with TokenWriter(path) as writer:
             for filled, data in loader:
                 if data is not None:
-                    writer.write(filled, training.encode(training.cached.teacher, data))
+                    writer.write(
+                        filled, *training.encode(training.cached.teacher, data)
+                    )
                 progress.advance(loader.batch_size)
 
     def _verify(self, path: Path, training: _Training) -> None:
@@ -174,7 +173,7 @@ class TeacherCacheHook(Hook):
         stored = training.encode(training.cached, data)
         fresh = training.encode(training.cached.teacher, data)
         names = [divmod(row, views.num_views) for row in found]
-        _compare(stored, fresh, names, path)
+        require_agreement(stored, fresh, names, path)
         training.runner.logger.info('%d rows of the teacher cache were checked.', count)
 
 
@@ -186,8 +185,11 @@ class _Training:
     dataset: BaseDataset
 
     @torch.no_grad()
-    def encode(self, teacher: nn.Module, data: Any) -> Tensor:
-        """Batch of the data loader to ``(B, 1 + L, D)``, as the algorithm does it."""
+    def encode(self, teacher: nn.Module, data: Any) -> tuple[Tensor, Tensor | None]:
+        """Batch of the data loader to what a cache keeps, as the algorithm does it.
+
+        Tokens ``(B, 1 + L, D)``, and attention ``(B, L, L)`` where it is kept.
+        """
         preprocessor = self.model.data_preprocessor
         batch = preprocessor(data, True)
         images, samples = batch['inputs'], batch['data_samples']
@@ -196,8 +198,15 @@ class _Training:
                 'the teacher cache needs one image a sample, but the preprocessor '
                 f'returns a {type(images).__name__}'
             )
-        out = teacher(images, preprocessor.mean, preprocessor.std, samples)
-        return torch.cat([out.cls_token[:, None], out.patch_tokens], dim=1)
+        out = teacher(
+            images,
+            preprocessor.mean,
+            preprocessor.std,
+            samples,
+            attention=self.cached.attention,
+        )
+        tokens = torch.cat([out.cls_token[:, None], out.patch_tokens], dim=1)
+        return tokens, out.attention
 
 
 def find_cached_teacher(model: nn.Module) -> CachedTeacher | None:
@@ -253,7 +262,12 @@ def _new_file(path: Path, description: dict, logger: MMLogger) -> Iterator[Path]
 def _lay_out(partial: Path, path: Path, description: dict, logger: MMLogger) -> None:
     """Create the file to fill, after saying how large it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout = description['shape'], description['dtype'], cache_key(description)
+    layout = (
+        description['shape'],
+        description['dtype'],
+        cache_key(description),
+        'attention_shape' in description,
+    )
     size, free = token_file_size(*layout), shutil.disk_usage(path.parent).free
     logger.info(
         'Filling the teacher cache %s: %d images x %d views, %d bytes (%.3g GB).',
@@ -285,25 +299,6 @@ def _describe_beside(path: Path, description: dict[str, Any]) -> None:
         'made_from': description,
     }
     path.with_suffix('.json').write_text(json.dumps(about, indent=2) + '\n')
-
-
-def _compare(
-    stored: Tensor, fresh: Tensor, names: Sequence[tuple[int, int]], path: Path
-) -> None:
-    """Raise where stored tokens ``(B, 1 + L, D)`` are not the fresh ones."""
-    fresh = fresh.float()
-    scale = fresh.abs() + fresh.square().mean(-1, keepdim=True).sqrt()
-    # written so that a NaN counts as a deviation
-    agrees = ((stored - fresh).abs() <= TOLERANCE * scale).flatten(1).all(1)
-    checked = zip(names, agrees.tolist(), strict=True)
-    wrong = [f'image {i} view {v}' for (i, v), good in checked if not good]
-    if wrong:
-        raise RuntimeError(
-            f'the teacher cache {path} disagrees with the teacher for '
-            f'{", ".join(wrong)} ({len(wrong)} of {len(names)} checked): remove '
-            f'{path.with_suffix(".*")} to fill it again; if that does not help, a '
-            'random transform stands outside FixedView'
-        )
 
 
 def _report_gaps(filled: Tensor, views: ViewRows, logger: MMLogger) -> None:

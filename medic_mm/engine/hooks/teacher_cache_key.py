@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -48,8 +49,8 @@ def describe(
             'the teacher needs the mean and std that normalised its input: set them '
             'in data_preprocessor'
         )
-    rows, columns = cached.grid
-    return {
+    length, total = math.prod(cached.grid), len(dataset) * fixed_view.num_views
+    description = {
         'teacher': cached.fingerprint(),
         'teacher_class': type(cached.teacher).__name__,
         'dataset': plain({k: v for k, v in config.items() if k != 'pipeline'}),
@@ -64,13 +65,13 @@ def describe(
             'std': preprocessor.std.flatten().tolist(),
             'swaps_channels': bool(getattr(preprocessor, '_channel_conversion', False)),
         },
-        'shape': [
-            len(dataset) * fixed_view.num_views,
-            1 + rows * columns,
-            cached.embed_dims,
-        ],
+        'shape': [total, 1 + length, cached.embed_dims],
         'dtype': cached.dtype,
     }
+    # no entry where there is none, so that caches made before keep their key
+    if cached.attention:
+        description['attention_shape'] = [total, length, length]
+    return description
 
 
 def cache_key(description: dict[str, Any]) -> str:

@@ -43,12 +43,16 @@ class CachedTeacher(nn.Module):
 
     Only training images are in the cache. For other images call :attr:`teacher`.
 
+    Evolved masks need ``attention=True``. A cache with attention is a file of its own;
+    both kinds may lie in one folder.
+
     Args:
         teacher: The frozen teacher, or its config.
         cache_dir: Folder of the caches, on a file system that all processes share.
         dtype: ``'float16'`` (values are rounded to 11 bits) or ``'float32'``.
         in_memory_gb: A cache of at most so many GB (1e9 bytes) is read into memory,
             in every process; a larger one stays on disk, memory-mapped.
+        attention: Keep the teacher's attention ``(L, L)`` of each view too.
 
     Raises:
         ValueError: for an unknown ``dtype``.
@@ -60,6 +64,7 @@ class CachedTeacher(nn.Module):
         cache_dir: str = 'work_dirs/teacher_cache',
         dtype: str = 'float16',
         in_memory_gb: float = 2.0,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
@@ -78,6 +83,7 @@ class CachedTeacher(nn.Module):
         self.cache_dir = Path(cache_dir).expanduser()
         self.dtype = dtype
         self.in_memory_gb = in_memory_gb
+        self.attention = attention
         self._table: TokenTable | None = None
         self._num_views = 0
 
@@ -108,10 +114,16 @@ class CachedTeacher(nn.Module):
         """Answer from the file ``path``: row ``i * num_views + v`` is image i's view v.
 
         Raises:
-            RuntimeError: where the file is torn, or has another key.
+            RuntimeError: where the file is torn, has another key, or lacks attention.
         """
         in_memory = path.stat().st_size <= self.in_memory_gb * 1e9
-        self._table = read_token_file(path, key, in_memory)
+        table = read_token_file(path, key, in_memory)
+        if self.attention and table.attention is None:
+            raise RuntimeError(
+                f'the teacher cache {path} has no attention, but CachedTeacher has '
+                'attention=True: remove it to build it anew'
+            )
+        self._table = table
         self._num_views = num_views
 
     def forward(
@@ -130,27 +142,31 @@ class CachedTeacher(nn.Module):
             std: Likewise.
             data_samples: The batch's data samples, with meta keys ``sample_idx`` and
                 ``view``.
-            attention: Must be False.
+            attention: Also return the attention; needs the setting of this name.
 
         Returns:
-            float32 tokens on the device of ``images``.
+            float32 tokens, and attention, on the device of ``images``.
 
         Raises:
             RuntimeError: where no cache is attached, or an image is not in it.
-            ValueError: where attention is asked for or a meta key is missing.
+            ValueError: where attention is asked for that is not kept, or a meta key is
+                missing.
         """
-        if attention:
+        if attention and not self.attention:
             raise ValueError(
-                'attention=True: CachedTeacher keeps no attention; use the teacher '
-                'itself as target_generator (evolved masks need it)'
+                'this CachedTeacher keeps no attention: set attention=True in its '
+                'config (evolved masks need it); the next training fills a cache with '
+                'it'
             )
-        self._attached()
-        tokens = self._gather(self._rows(data_samples), images.is_cuda)
-        # pinned memory, so that the copy does not wait for the device
-        tokens = tokens.to(images.device, non_blocking=True)
-        return TeacherOutput(
+        table = self._attached()
+        index = self._index(data_samples)
+        tokens = _gather(table.tokens, index, images.device)
+        out = TeacherOutput(
             patch_tokens=tokens[:, 1:].float(), cls_token=tokens[:, 0].float()
         )
+        if attention:
+            out.attention = _gather(table.attention, index, images.device).float()
+        return out
 
     def _attached(self) -> TokenTable:
         if self._table is None:
@@ -161,8 +177,9 @@ class CachedTeacher(nn.Module):
             )
         return self._table
 
-    def _rows(self, data_samples: Sequence | None) -> list[int]:
-        views = self._num_views
+    def _index(self, data_samples: Sequence | None) -> Tensor:
+        """Rows of a batch, after making sure that they are there; on the CPU."""
+        views, filled = self._num_views, self.filled
         try:
             rows = [s.sample_idx * views + s.view for s in data_samples or ()]
         except AttributeError:
@@ -173,21 +190,25 @@ class CachedTeacher(nn.Module):
                 'FixedView around the random augmentations and set '
                 "dict(type='PackInputs', meta_keys=('sample_idx', 'view'))"
             )
-        return rows
-
-    def _gather(self, rows: list[int], pinned: bool) -> Tensor:
-        table = self._attached()
         index = torch.tensor(rows, dtype=torch.long)
         # all on the CPU, so these checks do not wait for the device
-        if max(rows) >= len(table.filled) or not table.filled[index].all():
+        if max(rows) >= len(filled) or not filled[index].all():
             raise RuntimeError(
-                f'the batch has an image that is not among the {len(table.filled)} '
-                'rows of the teacher cache: it holds readable training images only; '
-                'for others call the teacher itself'
+                f'the batch has an image that is not among the {len(filled)} rows of '
+                'the teacher cache: it holds readable training images only; for others '
+                'call the teacher itself'
             )
-        shape = (len(rows), *table.tokens.shape[1:])
-        out = torch.empty(shape, dtype=table.tokens.dtype, pin_memory=pinned)
-        return torch.index_select(table.tokens, 0, index, out=out)
+        return index
 
     def __deepcopy__(self, memo: dict) -> CachedTeacher:
         return self
+
+
+def _gather(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Rows of ``values`` on the device."""
+    # pinned memory, so that the copy does not wait for the device
+    pinned = device.type == 'cuda'
+    shape = (len(index), *values.shape[1:])
+    out = torch.empty(shape, dtype=values.dtype, pin_memory=pinned)
+    torch.index_select(values, 0, index, out=out)
+    return out.to(device, non_blocking=True)

@@ -2,8 +2,9 @@
 
 ::
 
-    tokens  (rows, 1 + L, D)  class token first, then patch tokens
-    filled  (rows,) bool      False where the image could not be read
+    tokens     (rows, 1 + L, D)  class token first, then patch tokens
+    attention  (rows, L, L)      only where it was asked for
+    filled     (rows,) bool      False where the image could not be read
 
 The format is a JSON header in front of the raw data, so a file of full size can be
 laid out first and filled in any order by several processes, in no more memory than a
@@ -13,6 +14,7 @@ batch takes. ``safetensors`` itself writes whole tensors only.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from torch import Tensor
 
 DTYPES = {'float16': torch.float16, 'float32': torch.float32}
 _CODES = {'float16': 'F16', 'float32': 'F32'}
+_TYPES = {'F16': torch.float16, 'F32': torch.float32, 'BOOL': torch.bool}
 
 
 @dataclass
@@ -34,45 +37,62 @@ class TokenTable:
     Attributes:
         tokens: ``(rows, 1 + L, D)``, float16 or float32.
         filled: ``(rows,)``, bool: which rows hold a teacher output.
+        attention: ``(rows, L, L)``, of the tokens' dtype; None where the file has none.
     """
 
     tokens: Tensor
     filled: Tensor
+    attention: Tensor | None = None
 
 
-def _header(shape: Sequence[int], dtype: str, key: str) -> bytes:
+def _header(
+    shape: Sequence[int], dtype: str, key: str, attention: bool
+) -> tuple[bytes, int]:
+    """The file's first bytes, and how many bytes of data follow."""
     rows, tokens, dims = shape
-    end = rows * tokens * dims * DTYPES[dtype].itemsize
-    header = {
-        '__metadata__': {'format': 'pt', 'key': key},
-        'tokens': {
-            'dtype': _CODES[dtype],
-            'shape': [rows, tokens, dims],
-            'data_offsets': [0, end],
-        },
-        'filled': {'dtype': 'BOOL', 'shape': [rows], 'data_offsets': [end, end + rows]},
-    }
+    parts = {'tokens': (_CODES[dtype], [rows, tokens, dims])}
+    if attention:
+        parts['attention'] = (_CODES[dtype], [rows, tokens - 1, tokens - 1])
+    parts['filled'] = ('BOOL', [rows])
+    header: dict[str, dict] = {'__metadata__': {'format': 'pt', 'key': key}}
+    end = 0
+    for name, (code, sizes) in parts.items():
+        start, end = end, end + math.prod(sizes) * _TYPES[code].itemsize
+        header[name] = {'dtype': code, 'shape': sizes, 'data_offsets': [start, end]}
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)  # keeps the data aligned
-    return len(text).to_bytes(8, 'little') + text
+    return len(text).to_bytes(8, 'little') + text, end
 
 
-def token_file_size(shape: Sequence[int], dtype: str, key: str) -> int:
+def token_file_size(
+    shape: Sequence[int], dtype: str, key: str, attention: bool = False
+) -> int:
     """Bytes of a file for tokens of ``shape (rows, 1 + L, D)``."""
-    rows, tokens, dims = shape
-    data = rows * tokens * dims * DTYPES[dtype].itemsize
-    return len(_header(shape, dtype, key)) + data + rows
+    header, data = _header(shape, dtype, key, attention)
+    return len(header) + data
 
 
-def create_token_file(path: Path, shape: Sequence[int], dtype: str, key: str) -> None:
+def create_token_file(
+    path: Path, shape: Sequence[int], dtype: str, key: str, attention: bool = False
+) -> None:
     """Lay out a file in which no row is filled yet.
 
     Raises:
         FileExistsError: if ``path`` is there already.
     """
+    header, data = _header(shape, dtype, key, attention)
     with path.open('xb') as file:
-        file.write(_header(shape, dtype, key))
-        file.truncate(token_file_size(shape, dtype, key))
+        file.write(header)
+        file.truncate(len(header) + data)
+
+
+@dataclass
+class _Part:
+    """Where a tensor begins in the file, and the shape and dtype of its rows."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class TokenWriter:
@@ -87,35 +107,44 @@ class TokenWriter:
         self._file = path.open('r+b', buffering=0)
         length = int.from_bytes(self._file.read(8), 'little')
         header = json.loads(self._file.read(length))
-        self._start = 8 + length
-        self._filled = self._start + header['filled']['data_offsets'][0]
-        self._shape = tuple(header['tokens']['shape'])
-        codes = {code: DTYPES[name] for name, code in _CODES.items()}
-        self._dtype = codes[header['tokens']['dtype']]
+        header.pop('__metadata__')
+        self._parts = {
+            name: _Part(
+                8 + length + part['data_offsets'][0],
+                tuple(part['shape'][1:]),
+                _TYPES[part['dtype']],
+            )
+            for name, part in header.items()
+        }
 
-    def write(self, rows: Sequence[int], tokens: Tensor) -> None:
-        """Store ``tokens (B, 1 + L, D)`` as ``rows``.
+    def write(
+        self, rows: Sequence[int], tokens: Tensor, attention: Tensor | None = None
+    ) -> None:
+        """Store ``tokens (B, 1 + L, D)`` and ``attention (B, L, L)`` as ``rows``.
 
         Raises:
-            ValueError: for another shape, or values that the file's dtype cannot hold.
+            ValueError: for another shape, values that the file's dtype cannot hold, or
+                attention that is missing or has no place in the file.
         """
-        if tuple(tokens.shape) != (len(rows), *self._shape[1:]):
+        given = {'tokens': tokens, 'attention': attention}
+        values = {name: value for name, value in given.items() if value is not None}
+        if values.keys() != self._parts.keys() - {'filled'}:
             raise ValueError(
-                f'the teacher returned tokens of shape {tuple(tokens.shape)} where its '
-                f'grid and embed_dims promise {(len(rows), *self._shape[1:])}'
+                'the teacher returned no attention: attention=True of CachedTeacher '
+                'needs a teacher that has it'
+                if attention is None
+                else 'the file was laid out without attention'
             )
-        stored = tokens.to('cpu', self._dtype).contiguous()
-        if not stored.isfinite().all():
-            raise ValueError(
-                f'teacher outputs of magnitude {tokens.abs().max():g} do not fit into '
-                f"{self._dtype}: set dtype='float32' of CachedTeacher"
-                if tokens.isfinite().all()
-                else 'the teacher returned values that are not finite'
-            )
-        row_bytes = stored[0].nbytes
-        for row, value in zip(rows, stored.numpy(), strict=True):
-            self._put(value.tobytes(), self._start + row * row_bytes)
-            self._put(b'\x01', self._filled + row)
+        stored = {
+            name: _as_stored(name, value, self._parts[name], len(rows))
+            for name, value in values.items()
+        }
+        for name, batch in stored.items():
+            start, row_bytes = self._parts[name].start, batch[0].nbytes
+            for row, value in zip(rows, batch.numpy(), strict=True):
+                self._put(value.tobytes(), start + row * row_bytes)
+        for row in rows:
+            self._put(b'\x01', self._parts['filled'].start + row)
 
     def _put(self, data: bytes, offset: int) -> None:
         while data:
@@ -136,21 +165,39 @@ class TokenWriter:
                 os.fsync(self._file.fileno())
 
 
+def _as_stored(name: str, values: Tensor, part: _Part, count: int) -> Tensor:
+    if tuple(values.shape) != (count, *part.shape):
+        raise ValueError(
+            f'the teacher returned {name} of shape {tuple(values.shape)} where its '
+            f'grid and embed_dims promise {(count, *part.shape)}'
+        )
+    stored = values.to('cpu', part.dtype).contiguous()
+    if not stored.isfinite().all():
+        raise ValueError(
+            f'teacher outputs of magnitude {values.abs().max():g} do not fit into '
+            f"{part.dtype}: set dtype='float32' of CachedTeacher"
+            if values.isfinite().all()
+            else 'the teacher returned values that are not finite'
+        )
+    return stored
+
+
 def read_token_file(path: Path, key: str, in_memory: bool) -> TokenTable:
     """Open a token file.
 
     Args:
         path: The file.
         key: The key that it was made with.
-        in_memory: Read all tokens now; otherwise they stay memory-mapped and only
-            the rows that are asked for are read.
+        in_memory: Read all now; otherwise tokens and attention stay memory-mapped and
+            only the rows that are asked for are read.
 
     Raises:
         RuntimeError: where the file is torn, or has another key.
     """
     try:
         with safe_open(path, framework='pt') as file:
-            tokens, filled = file.get_tensor('tokens'), file.get_tensor('filled')
+            names = file.keys()
+            parts = {name: file.get_tensor(name) for name in names}
             found = (file.metadata() or {}).get('key')
     except (SafetensorError, OSError) as error:
         raise RuntimeError(
@@ -163,5 +210,5 @@ def read_token_file(path: Path, key: str, in_memory: bool) -> TokenTable:
             'it to build it anew'
         )
     # get_tensor maps the file; a copy is what brings it into memory
-    tokens = tokens.clone() if in_memory else tokens
-    return TokenTable(tokens, filled.clone())
+    copied = parts if in_memory else ('filled',)
+    return TokenTable(**{k: v.clone() if k in copied else v for k, v in parts.items()})

@@ -35,6 +35,9 @@ COUNTER = itertools.count()
 class CacheTestTeacher(FrozenTeacher):
     """A frozen random network of 4 patches that counts the images it sees."""
 
+    #: of attention; 100 leaves most values among the smallest of float16, or below
+    sharpness = 10.0
+
     def __init__(self, weight_seed: int = 0, **kwargs) -> None:
         with seeded_construction(weight_seed):
             network = nn.Sequential(nn.Conv2d(3, WIDTH, 8, 8), nn.Flatten(2), nn.GELU())
@@ -48,7 +51,8 @@ class CacheTestTeacher(FrozenTeacher):
     def encode(self, images: Tensor, attention: bool) -> TeacherOutput:
         self.seen += len(images)
         tokens = self.network(images).transpose(1, 2)
-        return TeacherOutput(tokens, tokens.amax(1))
+        looks = (self.sharpness * tokens @ tokens.mT).softmax(-1) if attention else None
+        return TeacherOutput(tokens, tokens.amax(1), looks)
 
 
 @MODELS.register_module(force=True)
@@ -148,6 +152,11 @@ def make_config(folder: Path, work_dir: Path, num_views: int = 2) -> dict:
     )
 
 
+def with_attention(config: dict) -> dict:
+    config['model']['target_generator']['attention'] = True
+    return config
+
+
 def pipeline_of(config: dict) -> list[dict]:
     return config['train_dataloader']['dataset']['pipeline']
 
@@ -220,6 +229,58 @@ def test_the_cache_equals_the_live_teacher(config: dict, num_workers: int) -> No
         'backbone.0.weight',
         'backbone.0.bias',
     }
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_cached_attention_equals_the_teachers(config: dict, dtype: str) -> None:
+    config['model']['target_generator'].update(attention=True, dtype=dtype)
+    for filled_anew in (2 * IMAGES, 0):
+        runner = train(config)
+        cached = cached_teacher(runner)
+        assert cached.teacher.seen == filled_anew + 8
+        preprocessor = runner.model.data_preprocessor
+        statistics = preprocessor.mean, preprocessor.std
+        for images, samples in all_batches(runner):
+            stored = cached(images, *statistics, samples, attention=True)
+            live = cached.teacher(images, *statistics, attention=True)
+            assert live.attention.std() > 0.1
+            rounding = dict(float16=(2**-11, 2**-25), float32=(1e-5, 1e-8))[dtype]
+            for name in ('patch_tokens', 'cls_token', 'attention'):
+                found, expected = getattr(stored, name), getattr(live, name)
+                rtol, atol = rounding[0], rounding[1] + 1e-6 * (name != 'attention')
+                # 1e-5 more for sums in another order than when filling
+                torch.testing.assert_close(found, expected, rtol=rtol + 1e-5, atol=atol)
+
+
+def test_attention_has_its_own_file_and_leaves_the_key_without(config: dict) -> None:
+    train(config)
+    without = cache_file(config)
+    about = json.loads(without.with_suffix('.json').read_text())
+    # any more would void the caches that are there
+    assert set(about['made_from']) == {
+        *('teacher', 'teacher_class', 'dataset', 'dataset_class', 'images'),
+        *('images_sha256', 'pipeline', 'num_views', 'seed', 'preprocessor'),
+        *('shape', 'dtype'),
+    }
+    assert cached_teacher(train(with_attention(config))).teacher.seen == 2 * IMAGES + 8
+    (path,) = {p for p in cache_files(config) if p.suffix == '.safetensors'} - {without}
+    added = json.loads(path.with_suffix('.json').read_text())
+    assert added['made_from'].pop('attention_shape') == [2 * IMAGES, 4, 4]
+    assert added['made_from'] == about['made_from']
+    logs = [p.read_text() for p in Path(config['work_dir']).glob('*/*.log')]
+    assert any(f'10 images x 2 views, {path.stat().st_size} bytes' in t for t in logs)
+
+
+def test_attention_of_the_smallest_values_passes_the_check(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CacheTestTeacher, 'sharpness', 100.0)
+    with_attention(config)
+    config['custom_hooks'][0]['verify_samples'] = 2 * IMAGES
+    train(config)
+    stored = load_file(cache_file(config))['attention']
+    smallest = torch.finfo(torch.float16).smallest_normal
+    assert ((stored > 0) & (stored < smallest)).any()
 
 
 def test_filling_and_reusing_train_alike(config: dict) -> None:
@@ -321,11 +382,11 @@ def test_the_key_sees_what_changes_outputs(config: dict, change, anew: bool) -> 
     assert count == 1 + anew
 
 
-def _rewrite(path: Path, row: int, value: Tensor) -> None:
+def _rewrite(path: Path, row: int, value: Tensor, name: str = 'tokens') -> None:
     """Replace a row, keeping key and all else."""
     stored = load_file(path)
     stored = {name: tensor.clone() for name, tensor in stored.items()}
-    stored['tokens'][row] = value
+    stored[name][row] = value
     about = json.loads(path.with_suffix('.json').read_text())
     save_file(stored, path, metadata=dict(key=about['key']))
 
@@ -344,6 +405,22 @@ def test_a_corrupted_row_is_named(config: dict) -> None:
         assert str(path.with_suffix('.*')) in str(info.value)
     _rewrite(path, 13, intact)
     train(config)
+
+
+def test_a_corrupted_row_of_attention_is_named(config: dict) -> None:
+    config['custom_hooks'][0]['verify_samples'] = 2 * IMAGES
+    train(with_attention(config))
+    path = cache_file(config)
+    intact = load_file(path)['attention'][13].clone()
+    for factor in (1.05, float('nan')):
+        damaged = intact.clone()
+        damaged[2, intact[2].argmax()] *= factor
+        _rewrite(path, 13, damaged, 'attention')
+        with pytest.raises(RuntimeError, match='for image 6 view 1 '):
+            train(config)
+    _rewrite(path, 13, load_file(path)['attention'][12], 'attention')
+    with pytest.raises(RuntimeError, match='for image 6 view 1 '):
+        train(config)
 
 
 def test_a_random_transform_outside_is_found(config: dict) -> None:
@@ -461,7 +538,7 @@ def _train_in_group(rank: int, folder: Path, work_dir: Path) -> None:
     torch.distributed.init_process_group(
         'gloo', f'file://{work_dir / "meeting"}', rank=rank, world_size=2
     )
-    runner = train(make_config(folder, work_dir))
+    runner = train(with_attention(make_config(folder, work_dir)))
     (work_dir / f'seen-{rank}').write_text(str(cached_teacher(runner).teacher.seen))
     torch.distributed.destroy_process_group()
 
@@ -469,7 +546,7 @@ def _train_in_group(rank: int, folder: Path, work_dir: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_share_the_work(folder: Path, tmp_path: Path) -> None:
     alone, together = make_config(folder, tmp_path / 'a'), make_config(folder, tmp_path)
-    train(alone)
+    train(with_attention(alone))
     command = [sys.executable, __file__]
     processes = [
         subprocess.Popen([*command, rank, folder, tmp_path]) for rank in ('0', '1')
@@ -481,7 +558,9 @@ def test_two_processes_share_the_work(folder: Path, tmp_path: Path) -> None:
             process.kill()
     assert cache_file(together).name == cache_file(alone).name
     expected, found = load_file(cache_file(alone)), load_file(cache_file(together))
-    torch.testing.assert_close(found['tokens'], expected['tokens'], rtol=1e-3, atol=0)
+    for name in ('tokens', 'attention'):
+        # atol: two of the smallest steps of float16
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1.2e-7)
     assert found['filled'].all()
     seen = [int((tmp_path / f'seen-{rank}').read_text()) for rank in (0, 1)]
     assert seen == [IMAGES + 8, IMAGES + 8]

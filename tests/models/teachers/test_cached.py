@@ -40,12 +40,21 @@ def make_tokens(dtype: torch.dtype = torch.float16) -> Tensor:
     return torch.randn(SHAPE, generator=generator).to(dtype)
 
 
-def write(path: Path, rows: list[int], dtype: str = 'float16') -> Path:
-    create_token_file(path, SHAPE, dtype, key='the key')
-    tokens = make_tokens(torch.float32)
+def make_attention(dtype: torch.dtype = torch.float16) -> Tensor:
+    """Rows of a softmax over class token and patches, without the class token."""
+    generator = torch.Generator().manual_seed(1)
+    logits = 6 * torch.randn(SHAPE[0], LENGTH, 1 + LENGTH, generator=generator)
+    return logits.softmax(-1)[..., 1:].to(dtype)
+
+
+def write(
+    path: Path, rows: list[int], dtype: str = 'float16', attention: bool = False
+) -> Path:
+    create_token_file(path, SHAPE, dtype, 'the key', attention)
+    tokens, looks = make_tokens(torch.float32), make_attention(torch.float32)
     with TokenWriter(path) as writer:
         for row in rows:
-            writer.write([row], tokens[[row]])
+            writer.write([row], tokens[[row]], looks[[row]] if attention else None)
     return path
 
 
@@ -66,27 +75,57 @@ def look_up(teacher: CachedTeacher, data_samples: list | None, **kwargs):
     return teacher(torch.zeros(size, 3, 16, 16), *STATISTICS, data_samples, **kwargs)
 
 
+@pytest.mark.parametrize('attention', [False, True])
 @pytest.mark.parametrize('dtype', ['float16', 'float32'])
-def test_the_file_is_plain_safetensors(tmp_path: Path, dtype: str) -> None:
-    path = write(tmp_path / 'some.safetensors', [7, 0, 3], dtype)
-    assert path.stat().st_size == token_file_size(SHAPE, dtype, 'the key')
+def test_the_file_is_plain_safetensors(
+    tmp_path: Path, dtype: str, attention: bool
+) -> None:
+    path = write(tmp_path / 'some.safetensors', [7, 0, 3], dtype, attention)
+    size = token_file_size(SHAPE, dtype, 'the key', attention)
+    assert path.stat().st_size == size
     stored = load_file(path)
     written = torch.zeros(SHAPE[0], dtype=torch.bool)
     written[[0, 3, 7]] = True
     assert torch.equal(stored['filled'], written)
     expected = make_tokens(getattr(torch, dtype)) * written[:, None, None]
     assert torch.equal(stored['tokens'], expected)
+    assert ('attention' in stored) == attention
+    if attention:
+        expected = make_attention(getattr(torch, dtype)) * written[:, None, None]
+        assert torch.equal(stored['attention'], expected)
 
 
 def test_two_writers_share_a_file(tmp_path: Path) -> None:
     path, tokens = tmp_path / 'shared.safetensors', make_tokens(torch.float32)
-    create_token_file(path, SHAPE, 'float32', 'the key')
+    looks = make_attention(torch.float32)
+    create_token_file(path, SHAPE, 'float32', 'the key', attention=True)
     with TokenWriter(path) as even, TokenWriter(path) as odd:
-        even.write(range(0, SHAPE[0], 2), tokens[::2])
-        odd.write(range(1, SHAPE[0], 2), tokens[1::2])
+        even.write(range(0, SHAPE[0], 2), tokens[::2], looks[::2])
+        odd.write(range(1, SHAPE[0], 2), tokens[1::2], looks[1::2])
     table = read_token_file(path, 'the key', in_memory=True)
     assert table.filled.all()
     assert torch.equal(table.tokens, tokens)
+    assert torch.equal(table.attention, looks)
+
+
+@pytest.mark.parametrize('in_memory_gb', [0.0, 2.0])
+def test_attention_is_looked_up_too(tmp_path: Path, in_memory_gb: float) -> None:
+    path = write(tmp_path / 'a.safetensors', list(range(SHAPE[0])), attention=True)
+    teacher = CachedTeacher(PatchMeans(), attention=True, in_memory_gb=in_memory_gb)
+    teacher.attach(path, 'the key', VIEWS)
+    pairs = [(4, 1), (0, 0), (2, 1), (4, 1), (1, 0)]
+    out = look_up(teacher, samples(pairs), attention=True)
+    rows = [image * VIEWS + view for image, view in pairs]
+    assert out.attention.dtype == torch.float32
+    assert torch.equal(out.attention, make_attention()[rows].float())
+    assert torch.equal(out.patch_tokens, make_tokens()[rows, 1:].float())
+    assert look_up(teacher, samples(pairs)).attention is None
+
+
+def test_a_file_of_the_key_without_attention_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / 'a.safetensors', [0])
+    with pytest.raises(RuntimeError, match='has no attention'):
+        CachedTeacher(PatchMeans(), attention=True).attach(path, 'the key', VIEWS)
 
 
 @pytest.mark.parametrize('in_memory_gb', [0.0, 2.0])
@@ -126,7 +165,7 @@ def test_it_has_the_face_of_its_teacher_and_no_state(cached: CachedTeacher) -> N
 
 
 def test_attention_is_refused(cached: CachedTeacher) -> None:
-    with pytest.raises(ValueError, match='keeps no attention'):
+    with pytest.raises(ValueError, match='keeps no attention: set attention=True in'):
         look_up(cached, samples([(0, 0)]), attention=True)
 
 
@@ -172,7 +211,24 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             writer.write([0, 1], tokens * 1e5)
         with pytest.raises(ValueError, match='not finite'):
             writer.write([0, 1], tokens * float('nan'))
+        with pytest.raises(ValueError, match='laid out without attention'):
+            writer.write([0, 1], tokens, make_attention()[:2])
     assert not read_token_file(path, 'the key', True).filled.any()
+
+
+def test_missing_or_other_attention_is_refused(tmp_path: Path) -> None:
+    path, tokens, looks = tmp_path / 'x.safetensors', make_tokens(), make_attention()
+    create_token_file(path, SHAPE, 'float16', 'the key', attention=True)
+    with TokenWriter(path) as writer:
+        with pytest.raises(ValueError, match='returned no attention'):
+            writer.write([0], tokens[:1])
+        with pytest.raises(ValueError, match=r'attention of shape \(1, 3, 3\) where'):
+            writer.write([0], tokens[:1], looks[:1, 1:, 1:])
+        with pytest.raises(ValueError, match='not finite'):
+            writer.write([0], tokens[:1], looks[:1] * float('nan'))
+    table = read_token_file(path, 'the key', True)
+    assert not table.filled.any()
+    assert not table.tokens.any()
 
 
 def test_unknown_dtype() -> None:
