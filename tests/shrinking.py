@@ -42,6 +42,8 @@ def shrink_medic(model: dict, image: int) -> None:
         model.neck.update(small_decoder(48))
     model.head.update(embed_dims=48, target_dims=64)
     model.target_generator = shrink_teacher(model.target_generator, image)
+    if model.get('masking'):
+        model.masking.schedule.update(clusters=(6, 2))
 
 
 def shrink_mae(model: dict, image: int) -> None:

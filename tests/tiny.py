@@ -37,7 +37,10 @@ class TinyTeacher(FrozenTeacher):
         self.calls += 1
         embed, *rest = self.network
         tokens = nn.Sequential(*rest)(embed(images).flatten(2).transpose(1, 2))
-        return TeacherOutput(tokens, tokens.mean(1))
+        out = TeacherOutput(tokens, tokens.mean(1))
+        if attention:  # each patch looks at those like it
+            out.attention = (tokens @ tokens.mT / 5).softmax(-1)
+        return out
 
 
 def medic_config(encoding: str = 'sparse', weights: dict | None = None, **head) -> dict:

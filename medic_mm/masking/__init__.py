@@ -7,7 +7,7 @@ tensors. Needs torch and numpy alone; the transforms of
 :mod:`medic_mm.datasets.transforms` are thin wrappers.
 """
 
-from medic_mm.masking.basic import block_mask, grid_mask, random_mask
+from medic_mm.masking.basic import block_mask, grid_mask, masked_count, random_mask
 from medic_mm.masking.clustering_em import cluster_em
 from medic_mm.masking.clustering_hierarchical import cluster_hierarchical
 from medic_mm.masking.coherence import SpatialCoherence, spatial_coherence
@@ -26,6 +26,7 @@ __all__ = [
     'evolved_num_clusters',
     'gather_tokens',
     'grid_mask',
+    'masked_count',
     'random_mask',
     'spatial_coherence',
 ]

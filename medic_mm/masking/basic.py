@@ -9,6 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 
+def masked_count(length: int, mask_ratio: float) -> int:
+    """Patches of ``length`` that a ratio hides; rounded down, as in BEiT."""
+    # the small shift keeps 0.29 * 100 from becoming 28
+    return int(length * mask_ratio + 1e-6)
+
+
 def random_mask(
     batch: int,
     grid: tuple[int, int],

@@ -96,7 +96,11 @@ def test_medic_of_published_size_fits_together(path):
     teacher = cfg.model.target_generator.get('teacher', cfg.model.target_generator)
     side = cfg.model.backbone.img_size // cfg.model.backbone.patch_size
     masks = [t for t in cfg.train_dataloader.dataset.pipeline if 'Mask' in t['type']]
-    assert [m['grid'] for m in masks] == [side]
+    masking = cfg.model.get('masking')
+    if masking:
+        schedule = masking.schedule
+        assert schedule.clusters[0] + schedule.spread <= side * side
+    assert [m['grid'] for m in masks] == ([] if masking else [side])
     if teacher.type == 'medic_mm.OpenCLIPTeacher' and isinstance(teacher.model, str):
         patch = {'ViT-B-16-quickgelu': 16}[teacher.model]
         assert teacher.input_size // patch == side
@@ -114,6 +118,46 @@ def test_medic_of_published_size_fits_together(path):
             neck = MODELS.build(cfg.model.neck)
             assert neck.decoder_embed.in_features == backbone.embed_dims
             assert neck.num_patches == side * side
+
+
+EVOLVED = {
+    'em': dict(method='em'),
+    'hc': dict(method='hierarchical'),
+    'hcbias': dict(method='hierarchical', clustering=dict(spatial_bias=1.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ('rest', 'clusters'),
+    [
+        ('vit-base-p16_8xb256-amp-coslr-300e_in1k', (40, 10)),
+        ('vit-tiny-p8_1xb100-coslr-20e_cifar10-64px', (16, 4)),
+    ],
+)
+def test_evolved_masks_differ_in_what_their_names_say(rest, clusters):
+    def load(name: str) -> dict:
+        return Config.fromfile(ROOT / 'medic' / f'{name}_{rest}.py').to_dict()
+
+    plain = load('medic')
+    for name, method in EVOLVED.items():
+        for percent in (40, 75):
+            config = load(f'medic-evolved-{name}{percent}')
+            masking = config['model'].pop('masking')
+            assert masking == dict(
+                type='medic_mm.EvolvedMasking',
+                source='teacher',
+                mask_ratio=percent / 100,
+                schedule=dict(gamma=0.2, clusters=clusters, spread=2),
+                **method,
+            )
+            # and in what masks from a teacher need; the rest is the plain recipe
+            kept = config['model']['target_generator'].pop('attention', None)
+            assert kept == ('cifar10' in rest or None)
+            pipeline = plain['train_dataloader']['dataset']['pipeline']
+            changed = config['train_dataloader']['dataset'].pop('pipeline')
+            assert changed == [t for t in pipeline if 'Mask' not in t['type']]
+            assert config['model'] == plain['model']
+            assert config['optim_wrapper'] == plain['optim_wrapper']
 
 
 def test_short_names_of_medic_are_what_they_stand_for():

@@ -8,7 +8,7 @@ from functools import partial
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
-from medic_mm.masking import block_mask, grid_mask, random_mask
+from medic_mm.masking import block_mask, grid_mask, masked_count, random_mask
 from medic_mm.registry import TRANSFORMS
 
 
@@ -40,8 +40,7 @@ class _MaskTransform(BaseTransform):
         rows, columns = (grid, grid) if isinstance(grid, int) else grid
         self.grid = (rows, columns)
         length = rows * columns
-        # the small shift keeps 0.29 * 100 from becoming 28
-        wanted = int(length * mask_ratio + 1e-6) if num_masked is None else num_masked
+        wanted = masked_count(length, mask_ratio) if num_masked is None else num_masked
         if not 0 < wanted < length:
             raise ValueError(
                 f'{type(self).__name__} would hide {wanted} of {length} patches '

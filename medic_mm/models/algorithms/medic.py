@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit
 from medic_mm.models.backbones import MaskedViT
+from medic_mm.models.teachers import TeacherOutput
 from medic_mm.registry import MODELS
 
 
@@ -19,8 +20,9 @@ class MEDiC(BaseSelfSupervisor):
     """Routes a batch: teacher -> masked backbone -> pixel decoder -> head.
 
     Masks come with the data samples (``BlockMask``, ``RandomMask``, ``GridMask`` in the
-    pipeline). Parts that no loss term uses are not built: the decoder without a pixel
-    term, the teacher without token and CLS terms.
+    pipeline), or from ``masking``. Parts that nothing uses are not built: the decoder
+    without a pixel term; the teacher without token and CLS terms, unless masks are made
+    from its attention.
 
     Args:
         backbone: ``medic_mm.MaskedViT``, or the host's ``BEiTPretrainViT`` for a dense
@@ -29,6 +31,8 @@ class MEDiC(BaseSelfSupervisor):
         neck: Pixel decoder, called with tokens and restore indices: the host's
             ``MAEPretrainDecoder``.
         target_generator: A frozen teacher.
+        masking: ``medic_mm.EvolvedMasking``: makes the masks from attention, in place
+            of a mask transform.
         data_preprocessor: ``medic_mm.HostSamplesPreprocessor``, or the host's
             ``SelfSupDataPreprocessor``.
         init_cfg: The host's initialisation settings; they never reach the teacher.
@@ -44,6 +48,7 @@ class MEDiC(BaseSelfSupervisor):
         head: dict,
         neck: dict | None = None,
         target_generator: dict | None = None,
+        masking: dict | nn.Module | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -52,7 +57,9 @@ class MEDiC(BaseSelfSupervisor):
         if neck is not None and not head.uses('pixel'):
             logger.info('The pixel weight is 0: the decoder is not built.')
             neck = None
-        if target_generator is not None and not head.uses_teacher:
+        masking = _build(masking)
+        masks_by_teacher = masking is not None and masking.uses_teacher
+        if target_generator is not None and not (head.uses_teacher or masks_by_teacher):
             logger.info('Token and CLS weights are 0: the teacher is not built.')
             target_generator = None
         super().__init__(
@@ -68,6 +75,9 @@ class MEDiC(BaseSelfSupervisor):
         if isinstance(self.backbone, MaskedViT) and not self.sparse:
             self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.embed_dims))
         self._check_parts()
+        self.masking = masking
+        if masking is not None:
+            masking.prepare(self.backbone, self.target_generator)
 
     def init_weights(self) -> None:
         """Initialise the student; the teacher loads its own weights."""
@@ -86,31 +96,65 @@ class MEDiC(BaseSelfSupervisor):
 
         Args:
             inputs: Normalised images ``(B, 3, H, W)``.
-            data_samples: One per image, each with ``mask``, bool ``(gh, gw)``.
+            data_samples: One per image, each with ``mask``, bool ``(gh, gw)``, unless
+                the model has ``masking``.
         """
-        split = self.split(data_samples, inputs.device)
+        if self.masking is not None and self.training:
+            self.masking.update(self.backbone)
         teacher = None
         if self.with_target_generator:
-            teacher = self.target_generator(
-                inputs, *self._input_statistics(), data_samples
-            )
+            teacher = self.ask(self.target_generator, inputs, data_samples)
+        split, logs = self.hide(inputs, data_samples, teacher)
         tokens = self.encode(inputs, split)
         pixels = self.decode(tokens, split) if self.with_neck else None
-        return self.head.loss(tokens, split, teacher, pixels, inputs)
+        return {**self.head.loss(tokens, split, teacher, pixels, inputs), **logs}
 
     def predict_pixels(
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, L, p * p * 3)`` of all patches, and the mask ``(B, L)``."""
-        split = self.split(data_samples, inputs.device)
+        teacher = None
+        if self.masking is not None and self.masking.uses_teacher:
+            # a cache holds training images only: ask the teacher behind it
+            network = getattr(self.target_generator, 'teacher', self.target_generator)
+            teacher = self.ask(network, inputs, data_samples)
+        split, _ = self.hide(inputs, data_samples, teacher)
         return self.decode(self.encode(inputs, split), split), split.mask
+
+    def ask(
+        self, teacher: nn.Module, inputs: Tensor, data_samples: list[DataSample]
+    ) -> TeacherOutput:
+        """One pass of the teacher, with attention where masks are made from it."""
+        attention = self.masking is not None and self.masking.uses_teacher
+        mean, std = self.data_preprocessor.mean, self.data_preprocessor.std
+        return teacher(inputs, mean, std, data_samples, attention=attention)
+
+    def hide(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample],
+        teacher: TeacherOutput | None = None,
+    ) -> tuple[PatchSplit, dict[str, Tensor]]:
+        """Visible and hidden patches of a batch, and what is logged about them."""
+        if self.masking is None:
+            return self.split(data_samples, inputs.device), {}
+        if data_samples and 'mask' in data_samples[0]:
+            raise ValueError(
+                'the data samples have a mask, but the model makes its own (masking): '
+                'take BlockMask, RandomMask or GridMask out of the training pipeline, '
+                'or set model.masking=None'
+            )
+        attention = None if teacher is None else teacher.attention
+        split, stage = self.masking(inputs, self.backbone, attention)
+        return split, stage.logs()
 
     def split(self, data_samples: list[DataSample], device: torch.device) -> PatchSplit:
         """Visible and hidden patches of a batch, from its samples' masks."""
         if 'mask' not in data_samples[0]:
             raise ValueError(
                 'the data samples have no mask: put BlockMask, RandomMask or GridMask '
-                'before PackInputs in the training pipeline'
+                'before PackInputs in the training pipeline, or let the model make '
+                "masks (masking=dict(type='medic_mm.EvolvedMasking'))"
             )
         return PatchSplit.from_samples([s.mask for s in data_samples], device)
 
@@ -131,10 +175,6 @@ class MEDiC(BaseSelfSupervisor):
         identity = torch.arange(length, device=tokens.device)
         return self.neck(tokens, identity.expand(len(tokens), -1))
 
-    def _input_statistics(self) -> tuple[Tensor, Tensor]:
-        preprocessor = self.data_preprocessor
-        return preprocessor.mean, preprocessor.std
-
     def _check_parts(self) -> None:
         backbone, head = self.backbone, self.head
         grid = tuple(backbone.patch_resolution)
@@ -150,21 +190,22 @@ class MEDiC(BaseSelfSupervisor):
                 "encoding='sparse', which sees visible patches only: use 'visible', or "
                 "encoding='dense'",
             )
+        teacher = self.target_generator
         if head.uses_teacher:
-            teacher = self.target_generator
             _require(
                 teacher is not None,
                 'the token and CLS terms need a teacher: set target_generator',
             )
             _require(
-                self.data_preprocessor._enable_normalize,
-                'the teacher needs the mean and std that normalised its input: set '
-                'them in data_preprocessor',
-            )
-            _require(
                 head.target_dims == teacher.embed_dims,
                 f'head.target_dims={head.target_dims} must equal the width of the '
                 f'teacher, {teacher.embed_dims}',
+            )
+        if teacher is not None:
+            _require(
+                self.data_preprocessor._enable_normalize,
+                'the teacher needs the mean and std that normalised its input: set '
+                'them in data_preprocessor',
             )
             _require(
                 tuple(teacher.grid) == grid,

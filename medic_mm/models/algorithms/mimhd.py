@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit, random_mask
 from medic_mm.models.backbones import RelationViT
+from medic_mm.models.generators import global_generator
 from medic_mm.models.teachers import MAETeacher
 from medic_mm.registry import MODELS
 
@@ -140,7 +141,7 @@ class MIMHD(BaseSelfSupervisor):
             batch,
             tuple(self.backbone.patch_resolution),
             self.num_hidden,
-            _generator(device),
+            global_generator(device),
         )
         return PatchSplit.from_mask(hidden.to(device), self.num_hidden)
 
@@ -283,14 +284,6 @@ def _without_decoder(teacher: dict | nn.Module) -> dict | nn.Module:
     if isinstance(teacher, dict) and teacher.get('decoder') is not None:
         return {**teacher, 'decoder': None}
     return teacher
-
-
-def _generator(device: torch.device) -> torch.Generator | None:
-    """The global generator of a CUDA device; None, the CPU's, for any other."""
-    if device.type != 'cuda':
-        return None
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return torch.cuda.default_generators[index]
 
 
 def _require(condition: bool, message: str) -> None:

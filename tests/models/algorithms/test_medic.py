@@ -235,3 +235,39 @@ def test_optimizer_wrapper_is_the_one_asked_for():
     assert type(wrapper) is OPTIM_WRAPPERS.get('OptimWrapper')
     assert wrapper._accumulative_counts == 4
     assert wrapper.clip_grad_kwargs == dict(max_norm=3.0)
+
+
+# masks from attention; tests/models/test_evolved_masking.py says more of them
+
+
+def evolving() -> dict:
+    schedule = dict(clusters=(8, 3))
+    return dict(type='medic_mm.EvolvedMasking', schedule=schedule, progress=(0, 4))
+
+
+def test_refuses_masks_from_two_sides():
+    model = MODELS.build(dict(medic_config(), masking=evolving()))
+    model.init_weights()
+    with pytest.raises(ValueError, match='out of the training pipeline'):
+        losses_of(model, batch())
+
+
+def test_a_step_with_masks_from_attention_is_the_sum_of_its_parts():
+    torch.manual_seed(0)
+    model = MODELS.build(dict(medic_config(), masking=evolving())).eval()
+    model.init_weights()
+    data = batch()
+    for sample in data['data_samples']:
+        del sample.mask
+    images = model.data_preprocessor(copy.deepcopy(data), True)['inputs']
+    torch.manual_seed(1)
+    out = losses_of(model, data)
+    torch.manual_seed(1)
+    teacher = model.ask(model.target_generator, images, None)
+    split, logs = model.hide(images, [], teacher)
+    tokens = model.backbone(images, split.mask)[0]
+    pixels = model.neck(tokens, split.restore)
+    expected = {**model.head.loss(tokens, split, teacher, pixels, images), **logs}
+    assert set(out) == set(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(out[key], value)
