@@ -81,7 +81,9 @@ def run(name: str, folder: Path, work: Callable[[], dict]) -> dict:
     if not path.is_file():
         print(f'--- {name} -> {folder}', flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(work(), indent=2))
+        fresh = path.with_suffix('.part')
+        fresh.write_text(json.dumps(work(), indent=2))
+        fresh.replace(path)  # at once: other processes may read it
     return json.loads(path.read_text())
 
 
