@@ -3,8 +3,12 @@
     python tools/visualize.py attention CONFIG CHECKPOINT IMAGES --out pictures
 
 ``attention`` draws where the class token looks, one map per head: the student's, and
-the teacher's beside them. IMAGES are files or folders. CHECKPOINT may be the word
-``random``: the backbone before training, for comparison.
+the teacher's beside them; ``features`` colours patch tokens by their principal
+components; ``masks`` draws every masking strategy, and ``evolution`` the clusters and
+masks of a training's epochs. ``reconstruction`` draws the pixels predicted for hidden
+patches, ``segmentation`` the classes predicted by a segmentor, ``curves RUN [RUN ...]``
+what runs have logged. docs/pictures.md shows them all. IMAGES are files or folders.
+CHECKPOINT may be the word ``random``: the network before training, for comparison.
 """
 
 from __future__ import annotations
@@ -14,9 +18,18 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import OptionAction, sentences_for_users
+from medic_mm.apis import OptionAction, OptionError, sentences_for_users
 from medic_mm.apis.run_config import load_config
-from medic_mm.apis.visualize import Drawn, visualize_attention
+from medic_mm.apis.visualize import (
+    Drawn,
+    visualize_attention,
+    visualize_curves,
+    visualize_evolution,
+    visualize_features,
+    visualize_masks,
+    visualize_reconstruction,
+    visualize_segmentation,
+)
 from medic_mm.visualization import INTERPOLATIONS
 
 
@@ -26,6 +39,12 @@ def parse_args() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(required=True, metavar='WHAT')
     add_attention(commands)
+    add_masks(commands)
+    add_evolution(commands)
+    add_features(commands)
+    add_reconstruction(commands)
+    add_segmentation(commands)
+    add_curves(commands)
     return parser.parse_args()
 
 
@@ -66,13 +85,229 @@ def run_attention(args: argparse.Namespace) -> Drawn:
     )
 
 
-def add_model_and_images(parser: argparse.ArgumentParser) -> None:
+def add_masks(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'masks', help='every masking strategy side by side, at one ratio'
+    )
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='[CONFIG] IMAGES',
+        help='config of the pre-training (a .py file, first; without it no evolved '
+        'masks), then image files or folders of them',
+    )
+    add_limit(parser)
+    parser.add_argument(
+        '--clusters',
+        type=int,
+        help='of evolved masks; default 20, fewer on small grids',
+    )
+    parser.add_argument(
+        '--alpha', type=float, default=1.0, help='weight of clusters against noise'
+    )
+    add_masking(parser)
+    parser.add_argument(
+        '--no-teacher', action='store_true', help='leave the evolved masks out'
+    )
+    add_common(parser)
+    parser.set_defaults(run=run_masks)
+
+
+def run_masks(args: argparse.Namespace) -> Drawn:
+    config, images = None, args.images
+    if images[0].endswith('.py'):
+        config, images = load_config(images[0], args.cfg_options), images[1:]
+    elif args.cfg_options:
+        raise OptionError('--cfg-options needs a config: name its .py file first')
+    if not images:
+        raise OptionError(f'no images: name files or folders after {args.images[0]}')
+    return visualize_masks(
+        config,
+        images,
+        args.out,
+        ratio=args.ratio,
+        clusters=args.clusters,
+        alpha=args.alpha,
+        spatial_bias=args.spatial_bias,
+        seed=args.seed,
+        with_teacher=not args.no_teacher,
+        limit=args.limit,
+        device=args.device,
+    )
+
+
+def add_evolution(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'evolution', help='EM against hierarchical clusters over the epochs'
+    )
+    parser.add_argument('config', help='config of the pre-training')
+    add_images(parser)
+    parser.add_argument(
+        '--epochs', type=int, help="length of the training; default the config's"
+    )
+    parser.add_argument(
+        '--at', type=int, nargs='+', metavar='EPOCH', help='epochs to show, from 0'
+    )
+    parser.add_argument(
+        '--gamma', type=float, default=0.2, help='of the schedule of alpha'
+    )
+    parser.add_argument(
+        '--clusters',
+        type=int,
+        nargs=2,
+        default=(40, 10),
+        metavar=('FIRST', 'LAST'),
+        help='in the first epoch and in the last',
+    )
+    add_masking(parser)
+    add_common(parser)
+    parser.set_defaults(run=run_evolution)
+
+
+def run_evolution(args: argparse.Namespace) -> Drawn:
+    return visualize_evolution(
+        load_config(args.config, args.cfg_options),
+        args.images,
+        args.out,
+        ratio=args.ratio,
+        epochs=args.epochs,
+        at=args.at,
+        gamma=args.gamma,
+        clusters=tuple(args.clusters),
+        spatial_bias=args.spatial_bias,
+        seed=args.seed,
+        limit=args.limit,
+        device=args.device,
+    )
+
+
+def add_features(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'features', help='patch tokens as colours, student against teacher'
+    )
+    add_model_and_images(parser)
+    parser.add_argument('--block', type=int, help="the student's, from 1; default last")
+    parser.add_argument(
+        '--no-teacher', action='store_true', help="leave out the teacher's tokens"
+    )
+    add_common(parser)
+    parser.set_defaults(run=run_features)
+
+
+def run_features(args: argparse.Namespace) -> Drawn:
+    return visualize_features(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        args.images,
+        args.out,
+        block=args.block,
+        with_teacher=not args.no_teacher,
+        limit=args.limit,
+        device=args.device,
+    )
+
+
+def add_reconstruction(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'reconstruction', help='hidden patches and the pixels predicted for them'
+    )
+    add_model_and_images(parser, required=False)
+    parser.add_argument(
+        '--ratio', type=float, help="share of patches to hide; default the config's"
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the masks')
+    add_common(parser)
+    parser.set_defaults(run=run_reconstruction)
+
+
+def run_reconstruction(args: argparse.Namespace) -> Drawn:
+    return visualize_reconstruction(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        args.images,
+        args.out,
+        ratio=args.ratio,
+        seed=args.seed,
+        limit=args.limit,
+        device=args.device,
+    )
+
+
+def add_segmentation(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'segmentation', help='image, ground truth and predicted classes'
+    )
+    add_model_and_images(parser, required=False)
+    parser.add_argument(
+        '--annotations', type=Path, help='folder of the ground truth of IMAGES'
+    )
+    add_common(parser)
+    parser.set_defaults(run=run_segmentation, limit=4)
+
+
+def run_segmentation(args: argparse.Namespace) -> Drawn:
+    return visualize_segmentation(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        args.images,
+        args.out,
+        annotations=args.annotations,
+        limit=args.limit,
+        device=args.device,
+    )
+
+
+def add_curves(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'curves', help='losses, k-NN, learning rate and speed of training runs'
+    )
+    parser.add_argument(
+        'runs', nargs='+', type=Path, metavar='RUN', help='work folder of a run'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, help='file, or folder for curves.png'
+    )
+    parser.add_argument('--labels', nargs='+', help='a name for each run')
+    parser.set_defaults(run=run_curves)
+
+
+def run_curves(args: argparse.Namespace) -> Drawn:
+    return visualize_curves(args.runs, args.out, args.labels)
+
+
+def add_model_and_images(
+    parser: argparse.ArgumentParser, required: bool = True
+) -> None:
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument('checkpoint', help="file with weights, or 'random'")
+    default = '' if required else "; default the config's test data"
+    parser.add_argument(
+        'images',
+        nargs='+' if required else '*',
+        help=f'image files, or folders of them{default}',
+    )
+    add_limit(parser)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', help='image files, or folders of them')
+    add_limit(parser)
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--limit', type=int, default=8, help='take at most so many images'
     )
+
+
+def add_masking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--ratio', type=float, help="share of patches to hide; default the config's"
+    )
+    parser.add_argument(
+        '--spatial-bias', type=float, default=1.0, help='of the clusters with a bias'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of all masks')
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

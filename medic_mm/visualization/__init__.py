@@ -14,11 +14,16 @@ from medic_mm.visualization.attention_figures import (
 )
 from medic_mm.visualization.curves import Curve, draw_curves, read_curves
 from medic_mm.visualization.reconstruction import (
-    NORMALISED_NOTE,
     Reconstruction,
-    draw_reconstruction,
+    View,
     reconstruct,
     restore_patches,
+)
+from medic_mm.visualization.reconstruction_figures import (
+    NORMALISED_NOTE,
+    draw_reconstruction,
+    draw_views,
+    rows_of,
 )
 
 __all__ = [
@@ -27,15 +32,18 @@ __all__ = [
     'INTERPOLATIONS',
     'NORMALISED_NOTE',
     'Reconstruction',
+    'View',
     'choose_block',
     'draw_attention',
     'draw_curves',
     'draw_overview',
     'draw_reconstruction',
+    'draw_views',
     'join_batches',
     'read_curves',
     'reconstruct',
     'restore_patches',
+    'rows_of',
     'student_attention',
     'teacher_attention',
 ]

@@ -95,7 +95,7 @@ def test_what_is_drawn_is_the_checkpoints_attention(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        'medic_mm.apis.visualize.draw_attention',
+        'medic_mm.apis.visualize.attention.draw_attention',
         lambda figure, picture, sides, index, *rest: seen.append((sides, picture)),
     )
     visualize_attention(settings(folder), str(checkpoint), [folder], tmp_path)

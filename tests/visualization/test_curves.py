@@ -45,6 +45,24 @@ def test_a_folder_without_a_log_is_named(tmp_path):
         read_curves(tmp_path)
 
 
+def test_a_run_that_starts_over_leaves_nothing_of_the_one_before(tmp_path):
+    write(tmp_path, '1', [{'loss': 3.0, 'step': 10}, {'loss': 2.0, 'step': 20}])
+    write(tmp_path, '2', [{'loss': 9.0, 'step': 10}, {'loss': 8.0, 'step': 15}])
+    assert read_curves(tmp_path) == {'loss': [(10, 9.0), (15, 8.0)]}
+    assert read_curves(tmp_path / '1') == {'loss': [(10, 3.0), (20, 2.0)]}
+
+
+def test_a_torn_last_line_is_dropped_and_another_is_named(tmp_path):
+    write(tmp_path, '1', [{'loss': 3.0, 'step': 10}, {'loss': 2.0, 'step': 20}])
+    log = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    whole = log.read_text()
+    log.write_text(whole + '{"loss": 1.0, "st')
+    assert read_curves(tmp_path) == {'loss': [(10, 3.0), (20, 2.0)]}
+    log.write_text('{"loss": 1.0, "st\n' + whole)
+    with pytest.raises(ValueError, match=f'line 1 of {log} is no JSON record'):
+        read_curves(tmp_path)
+
+
 @pytest.mark.parametrize('how', [{}, {'log': True}, {'from_zero': True}])
 def test_labels_stand_at_their_lines_and_apart(how):
     figure = Figure(figsize=(6, 4))

@@ -1,26 +1,29 @@
-"""Pictures of what a checkpoint makes of images, as ``tools/visualize.py`` does it."""
+"""Where the class token looks: ``tools/visualize.py attention``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmpretrain.models.utils import TwoNormDataPreprocessor
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images, load_images
-from medic_mm.apis.student import Student, load_student
-from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
-from medic_mm.registry import MODELS
+from medic_mm.apis.student import Student
+from medic_mm.apis.visualize.common import (
+    Drawn,
+    as_pictures,
+    file_of_image,
+    load_teacher,
+    normalised,
+    open_student,
+    require_backbone,
+    require_folder,
+    save_figure,
+)
 from medic_mm.visualization.attention import (
     ClassAttention,
     choose_block,
@@ -30,23 +33,8 @@ from medic_mm.visualization.attention import (
 )
 from medic_mm.visualization.attention_figures import draw_attention, draw_overview
 
-_BATCH = 8
-_DOTS_PER_INCH = 130
 #: More images would make a picture too tall to look at.
 _MOST_IN_OVERVIEW = 16
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What was written, and what there is to say about it.
-
-    Attributes:
-        files: The pictures.
-        notes: Sentences for the user, such as why the teacher is left out.
-    """
-
-    files: list[Path]
-    notes: list[str]
 
 
 def visualize_attention(
@@ -81,50 +69,21 @@ def visualize_attention(
         OptionError: for images, weights, a block or a backbone that cannot be used; one
             sentence names what would be right.
     """
-    if 'backbone' not in (config.get('model') or {}):
-        raise OptionError('the config has no model.backbone: give one of pre-training')
-    if Path(out).exists() and not Path(out).is_dir():
-        raise OptionError(f'--out {out} is a file: give a folder')
+    require_backbone(config)
+    folder = require_folder(out)
     paths = find_images(images, limit)
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
-    where = torch.device(get_device() if device == 'auto' else device)
-    try:
-        student = load_student(config, checkpoint).to(where)
-    except RuntimeError as error:
-        raise OptionError(str(error)) from error
+    student = open_student(config, checkpoint, device)
     try:
         number = choose_block(student.backbone, block)
     except ValueError as error:
         raise OptionError(str(error)) from error
     inputs = load_images(config, paths, student.backbone.img_size)
-    teacher, notes = _load_teacher(config) if with_teacher else (None, [])
+    teacher, notes = load_teacher(config) if with_teacher else (None, [])
     pictures, sides, unreadable = _read(student, teacher, inputs, number)
     return Drawn(
-        _write(paths, pictures, sides, Path(out), interpolation, overlay),
+        _write(paths, pictures, sides, folder, interpolation, overlay),
         notes + unreadable + _left_out_of_overview(len(paths)),
     )
-
-
-def _load_teacher(config: Config) -> tuple[nn.Module | None, list[str]]:
-    """The config's teacher with its weights; or None and why."""
-    settings = config.model.get('target_generator')
-    if settings is None:
-        return None, ['The config has no target_generator, so no teacher is shown.']
-    kind = settings['type']
-    found = MODELS.get(kind) if isinstance(kind, str) else kind
-    if found is None or not issubclass(found, (FrozenTeacher, CachedTeacher)):
-        return None, [
-            f'The teacher is left out: attention cannot be read from '
-            f'{getattr(found, "__name__", kind)}.'
-        ]
-    try:
-        teacher = MODELS.build(settings)
-        teacher.init_weights()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(
-            f'the teacher cannot be loaded: {error} (--no-teacher leaves it out)'
-        ) from error
-    return teacher, []
 
 
 def _read(
@@ -135,8 +94,8 @@ def _read(
     students: list[ClassAttention] = []
     teachers: list[ClassAttention] = []
     notes: list[str] = []
-    for images, mean, std in _normalised(student.data_preprocessor, inputs):
-        pictures.append(((images * std + mean) / 255).clamp(0, 1).cpu())
+    for images, mean, std in normalised(student.data_preprocessor, inputs):
+        pictures.append(as_pictures(images, mean, std))
         students.append(student_attention(student.backbone, images, block))
         if teacher is None:
             continue
@@ -149,22 +108,6 @@ def _read(
     return torch.cat(pictures), sides, notes
 
 
-def _normalised(
-    preprocessor: nn.Module, inputs: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches as the backbone takes them, and the statistics that made them."""
-    # the host's preprocessor of two views wants both, and the backbone gets the first
-    two_views = isinstance(preprocessor, TwoNormDataPreprocessor)
-    for batch in inputs.split(_BATCH):
-        samples = [DataSample() for _ in batch]
-        views = [batch, batch] if two_views else batch
-        found = preprocessor(dict(inputs=views, data_samples=samples), False)['inputs']
-        images = found[0] if two_views else found
-        plain = images.new_zeros(3, 1, 1)  # without statistics nothing is normalised
-        mean = getattr(preprocessor, 'mean', plain)
-        yield images, mean, getattr(preprocessor, 'std', plain + 1)
-
-
 def _write(
     paths: Sequence[Path],
     pictures: Tensor,
@@ -173,23 +116,15 @@ def _write(
     interpolation: str,
     overlay: bool,
 ) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
     figure = Figure()
     most = _MOST_IN_OVERVIEW
     draw_overview(figure, pictures[:most], sides, interpolation)
-    files = [_save(figure, out / 'overview.png')]
+    files = [save_figure(figure, out / 'overview.png')]
     for index, (path, picture) in enumerate(zip(paths, pictures, strict=True)):
         figure = Figure()
         draw_attention(figure, picture, sides, index, interpolation, overlay)
-        # numbered, since files of several folders may share a name
-        files.append(_save(figure, out / f'{index + 1:03d}_{path.stem}.png'))
+        files.append(save_figure(figure, file_of_image(out, index, path)))
     return files
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
-    return path
 
 
 def _left_out_of_overview(total: int) -> list[str]:

@@ -1,0 +1,90 @@
+"""The images of a picture: files of the user, or some of the config's own."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from medic_mm.apis.cfg_options import OptionError
+from medic_mm.apis.image_files import find_images, load_images
+from medic_mm.apis.knn import find_dataloaders
+from medic_mm.registry import DATASETS
+
+_LONGEST_NAME = 15
+
+
+def choose_images(
+    config: Config, images: Sequence[str | Path], size: Sequence[int], limit: int
+) -> tuple[Tensor, list[str]]:
+    """Images and their names: of the files given, else of the k-NN test data.
+
+    Args:
+        config: A config of pre-training; its scope must be entered.
+        images: Files and folders; empty for the config's data, of which the classes
+            take turns.
+        size: ``(height, width)`` of the backbone's images.
+        limit: At most so many.
+
+    Returns:
+        uint8 BGR ``(B, 3, H, W)``, and a short name for each: of the file or the class.
+
+    Raises:
+        OptionError: for images that cannot be found or read, and where none are given
+            and the config has no data for k-NN.
+    """
+    if limit < 1:
+        raise OptionError(f'--limit {limit}: use 1 or more')
+    if images:
+        paths = find_images(images, limit)
+        return load_images(config, paths, size), [shorten(path.stem) for path in paths]
+    try:
+        settings = find_dataloaders(config)[1]['dataset']
+    except OptionError as error:
+        raise OptionError(f'no IMAGES are given, and {error}') from error
+    try:
+        dataset = DATASETS.build(copy.deepcopy(settings))
+    except (OSError, RuntimeError) as error:
+        raise OptionError(
+            f"the config's images cannot be read: {error} (IMAGES names others)"
+        ) from error
+    labels = [dataset.get_data_info(i).get('gt_label') for i in range(len(dataset))]
+    chosen = in_turns(labels, limit)
+    inputs = [dataset[index]['inputs'] for index in chosen]
+    wrong = {tuple(image.shape[1:]) for image in inputs} - {tuple(size)}
+    if wrong:
+        raise OptionError(
+            f"the config's k-NN test images are of {wrong.pop()} pixels but the "
+            f'backbone takes {tuple(size)}: give IMAGES, which are resized'
+        )
+    return torch.stack(inputs), [_class_name(dataset, labels[i]) for i in chosen]
+
+
+def in_turns(labels: Sequence[int | None], count: int) -> list[int]:
+    """Places of ``count`` samples, one of each class in turn, in order of classes.
+
+    Without labels, the first ones.
+    """
+    seen: Counter = Counter()
+    ranked = []
+    for place, label in enumerate(labels):
+        ranked.append((seen[label], -1 if label is None else int(label), place))
+        seen[label] += 1
+    return [place for *_, place in sorted(ranked)[:count]]
+
+
+def shorten(name: str) -> str:
+    """A name that fits above a small picture: the end of a long one."""
+    return name if len(name) <= _LONGEST_NAME else f'…{name[1 - _LONGEST_NAME :]}'
+
+
+def _class_name(dataset: object, label: int | None) -> str:
+    classes = dataset.metainfo.get('classes')
+    if label is None:
+        return ''
+    return shorten(str(classes[label] if classes else label))
