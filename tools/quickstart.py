@@ -2,7 +2,7 @@
 
 Trains a teacher on a built-in data set (a tiny CLIP for MEDiC, a small MAE for MIM-HD),
 pre-trains a tiny student from it, compares both by k-NN with a random student and with
-raw pixels, draws a picture.
+raw pixels, draws a picture, and tells of the run in one HTML page.
 A second call goes on where the first one stopped.
 """
 

@@ -57,3 +57,19 @@ train_dataloader = dict(
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=1)
 )
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='medic_mm.PanelHook',
+        interval=6,
+        dataset=dict(
+            _base_.labelled,
+            split='val',
+            length=1000,
+            pipeline=[
+                dict(type='medic_mm.BlockMask', grid=8, mask_ratio=0.40, min_area=4),
+                dict(type='PackInputs'),
+            ],
+        ),
+    ),
+]

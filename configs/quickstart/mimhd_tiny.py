@@ -30,3 +30,18 @@ model = dict(
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=1)
 )
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='medic_mm.PanelHook',
+        interval=6,
+        dataset=dict(
+            _base_.labelled,
+            split='val',
+            length=1000,
+            pipeline=[
+                dict(type='PackInputs'),
+            ],
+        ),
+    ),
+]

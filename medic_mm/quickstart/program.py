@@ -1,4 +1,4 @@
-"""The quickstart: a teacher, a pre-training, a table and a picture."""
+"""The quickstart: a teacher, a pre-training, a table, a picture and a report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 import medic_mm
 from medic_mm.apis import OptionError
+from medic_mm.apis.report import make_report
 from medic_mm.apis.run_config import load_config
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
 from medic_mm.quickstart.picture import make_picture
@@ -129,10 +130,13 @@ class Quickstart:
         )
         files = table.save(self.work_dir)
         print(f'\n{table.markdown()}\n', flush=True)
-        _headline(4, 'A picture')
+        _headline(4, 'A picture and a report')
         picture = self.work_dir / 'quickstart.png'
         make_picture(
             self.config, checkpoint, table, self.title, self.chosen.seen, picture
+        )
+        report = make_report(
+            self.student, config=self.config_path, results=files[:1], root=self.root
         )
         minutes = (time.perf_counter() - start) / 60
         print(
@@ -147,6 +151,7 @@ class Quickstart:
             ('student', checkpoint),
             ('teacher', self.teacher),
             ('log', self.student),
+            ('report', report),
         ):
             print(f'{what:<14}{path}')
         return table

@@ -3,6 +3,7 @@
 from medic_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from medic_mm.engine.hooks.knn_hook import KNNHook
 from medic_mm.engine.hooks.nan_guard_hook import StopOnNaNHook
+from medic_mm.engine.hooks.panel_hook import PanelHook
 from medic_mm.engine.hooks.pretrained_backbone_hook import PretrainedBackboneHook
 from medic_mm.engine.hooks.segmentation_labels_hook import SegmentationLabelsHook
 from medic_mm.engine.hooks.skipped_images_hook import SkippedImagesHook
@@ -11,6 +12,7 @@ from medic_mm.engine.hooks.teacher_cache_hook import TeacherCacheHook
 __all__ = [
     'AtomicCheckpointHook',
     'KNNHook',
+    'PanelHook',
     'PretrainedBackboneHook',
     'SegmentationLabelsHook',
     'SkippedImagesHook',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.hooks import Hook
@@ -54,19 +54,24 @@ class StopOnNaNHook(Hook):
         if bad:
             values = {name: torch.as_tensor(outputs[name]).detach() for name in bad}
             shown = ', '.join(f'{name}={value}' for name, value in values.items())
-            raise FloatingPointError(
-                f'{_DIVERGED} {runner.iter + 1}, {shown}: {_REMEDY}'
-            )
+            _stop(runner, f'{_DIVERGED} {runner.iter + 1}, {shown}: {_REMEDY}')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at the weights."""
         for part in ('state_dict', 'ema_state_dict'):
             for name, value in checkpoint.get(part, {}).items():
                 if not _is_finite(value):
-                    raise FloatingPointError(
+                    _stop(
+                        runner,
                         f'{_DIVERGED} {checkpoint["meta"]["iter"]}, {name} has NaN or '
-                        f'infinite values, no checkpoint was written: {_REMEDY}'
+                        f'infinite values, no checkpoint was written: {_REMEDY}',
                     )
+
+
+def _stop(runner: Runner, message: str) -> NoReturn:
+    # an error alone would not reach the log file, which tools/report.py reads
+    runner.logger.error(message)
+    raise FloatingPointError(message)
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,0 +1,143 @@
+"""One self-contained HTML page of a run, as ``tools/report.py`` makes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from mmengine.config import Config
+
+from medic_mm.apis.cfg_options import OptionError
+from medic_mm.apis.run_config import short_path
+from medic_mm.visualization.report.page import Extras, render_page
+from medic_mm.visualization.report.results import Result, find_results, read_result
+from medic_mm.visualization.report.run import NoRunError, Run, read_run
+from medic_mm.visualization.report.settings import compare_settings
+
+#: The page in the run's folder.
+FILE_NAME = 'report.html'
+_EVALUATIONS = Path('work_dirs', 'evaluation')
+
+
+def make_report(
+    work_dir: str | Path,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    results: Sequence[str | Path] = (),
+    root: Path | None = None,
+) -> Path:
+    """Tell of a run in one HTML page, which needs no network and no other file.
+
+    The run may be finished, going on, or broken off.
+
+    Args:
+        work_dir: The folder given to ``tools/train.py --work-dir``.
+        out: The page. Default: ``report.html`` in ``work_dir``.
+        config: The config that the run's settings are compared with. Default: the one
+            of the same name below ``configs``, if there is one alone.
+        results: JSON files of ``tools/evaluate.py``, ``knn.py`` or ``linear_probe.py``
+            to show as well. Those in ``work_dir``, and evaluations of its checkpoints
+            in ``work_dirs/evaluation``, are found without.
+        root: Folder that holds ``configs``, ``tools`` and ``work_dirs``.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        OptionError: for a folder that holds no run, a config or a result that cannot be
+            read, or a page that cannot be written; in one sentence.
+    """
+    folder = Path(work_dir)
+    page = Path(out) if out is not None else folder / FILE_NAME
+    if page.is_dir():
+        raise OptionError(f'--out {page} is a folder: give a file')
+    try:
+        run = read_run(folder)
+    except NoRunError as error:
+        raise OptionError(str(error)) from error
+    base = _base_config(run, config, root)
+    extras = Extras(
+        base=str(short_path(base)) if base else None,
+        changes=_changes(run, base),
+        config_text=_text_of(run.config_file),
+        results=[*_results(run, root), *map(_read_given, results)],
+        command=_command(run),
+        made=f'{datetime.now():%Y-%m-%d %H:%M}',
+    )
+    _write(page, render_page(run, extras))
+    return page
+
+
+def _base_config(run: Run, config: str | Path | None, root: Path | None) -> Path | None:
+    """The config that the run came from, where it is known."""
+    if config is not None:
+        if not Path(config).is_file():
+            raise OptionError(f'--config: config {str(config)!r} does not exist')
+        return Path(config)
+    if root is None or run.config_file is None:
+        return None
+    found = list((root / 'configs').rglob(run.config_file.name))
+    # a config that stands in two folders says nothing of where this one came from
+    return found[0] if len(found) == 1 else None
+
+
+def _changes(run: Run, base: Path | None) -> list:
+    if base is None:
+        return []
+    try:
+        settings = Config.fromfile(base).to_dict()
+    except Exception as error:  # whatever a torn Python file raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OptionError(f'config {base} cannot be read: {reason}') from error
+    return list(compare_settings(settings, run.config))
+
+
+def _text_of(path: Path | None) -> str:
+    return path.read_text(encoding='utf-8', errors='replace') if path else ''
+
+
+def _results(run: Run, root: Path | None) -> list[Result]:
+    roots = {place.resolve() for place in (Path(), root) if place is not None}
+    places = [place / _EVALUATIONS for place in sorted(roots)]
+    return find_results(run.folder, places)
+
+
+def _read_given(path: str | Path) -> Result:
+    if not Path(path).is_file():
+        raise OptionError(f'--results: file {str(path)!r} does not exist')
+    found = read_result(Path(path))
+    if found is None:
+        raise OptionError(
+            f'--results: {path} is no JSON of tools/evaluate.py, knn.py or '
+            'linear_probe.py'
+        )
+    return found
+
+
+def _command(run: Run) -> str:
+    if run.config_file is None:
+        return ''
+    words = f'python tools/train.py {shlex.quote(str(short_path(run.config_file)))}'
+    seed = (run.config.get('randomness') or {}).get('seed')
+    seed_there = 'seed' in run.environment and seed is None
+    option = f' --cfg-options randomness.seed={run.environment["seed"]}'
+    return f'{words} --work-dir NEW_FOLDER{option if seed_there else ""}'
+
+
+def _write(page: Path, text: str) -> None:
+    """Replace the page as a whole: one that is open is never half of it."""
+    part = page.with_name(f'.{page.name}.part')
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding='utf-8')
+        os.replace(part, page)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OptionError(
+            f'--out {page} cannot be written: {error.strerror}'
+        ) from error
