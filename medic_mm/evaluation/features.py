@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -12,6 +11,8 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
+
+from medic_mm.eval_mode import eval_mode
 
 
 @dataclass
@@ -153,7 +154,7 @@ def extract_features(
     shards: dict[str, Tensor] = {}
     labels = torch.empty(share, dtype=torch.int64)
     done = 0
-    with _eval_mode(encode.module), _eval_mode(data_preprocessor):
+    with eval_mode(encode.module), eval_mode(data_preprocessor):
         for batch in dataloader:
             images, batch_labels = _open_batch(batch, data_preprocessor)
             found = encode(images)
@@ -254,20 +255,6 @@ def count_classes(train_dataset: Any, test_dataset: Any) -> int:
             'metainfo=dict(classes=[...])'
         )
     return len(next(iter(classes.values())))
-
-
-@contextlib.contextmanager
-def _eval_mode(module: nn.Module | None) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has the mode that it had."""
-    modes = [(m, m.training) for m in module.modules()] if module is not None else []
-    try:
-        if module is not None:
-            module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            # train() may be overridden and touch children: set the flag alone
-            part.training = training
 
 
 def _open_batch(batch: Any, data_preprocessor: nn.Module) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from mmpretrain.models.utils import BEiTAttention, MultiheadAttention
 from torch import Tensor, nn
 
+from medic_mm.eval_mode import eval_mode
 from medic_mm.models.qkv import split_qkv
 
 
@@ -62,7 +63,7 @@ def summed_attention(backbone: nn.Module, images: Tensor) -> Tensor:
             total.append(weights)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_eval_mode(backbone))
+        stack.enter_context(eval_mode(backbone))
         stack.enter_context(_fresh_casts())
         layers: Any = backbone.layers
         for layer in layers:
@@ -107,17 +108,6 @@ def _over_heads(projected: Tensor, num_heads: int) -> Tensor:
     for weights in maps:
         total.add_(weights)
     return total
-
-
-@contextlib.contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextlib.contextmanager

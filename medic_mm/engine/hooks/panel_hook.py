@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from medic_mm.engine.randomness import preserved_randomness
+from medic_mm.eval_mode import eval_mode
 from medic_mm.models.teachers import CachedTeacher
 from medic_mm.registry import HOOKS
 from medic_mm.visualization.panel import Panel, decodes, make_panel, render_panel
@@ -101,7 +100,7 @@ class PanelHook(Hook):
         model = _unwrapped(runner)
         device = _device(model)
         cached = getattr(model, 'target_generator', None)
-        with preserved_randomness(device), _eval_mode(model):
+        with preserved_randomness(device), eval_mode(model):
             _seed(device)
             # a preprocessor may change what it is given
             panel = make_panel(model, copy.deepcopy(self._batch), self.teacher)
@@ -149,16 +148,3 @@ def _require_masks(model: nn.Module, batch: dict) -> None:
             'the images of PanelHook have no masks: put BlockMask, RandomMask or '
             'GridMask before PackInputs in the pipeline of its dataset, as in training'
         )
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has the mode that it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            # train() may be overridden and touch children: set the flag alone
-            module.training = training
