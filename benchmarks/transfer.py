@@ -149,8 +149,8 @@ def main() -> None:
     parser.add_argument('--methods', nargs='+', choices=PRETRAINING)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--per-class', type=int, default=500, help='training images')
-    parser.add_argument('--epochs', type=int, default=4, help='of fine-tuning')
-    parser.add_argument('--iterations', type=int, default=200, help='of segmentation')
+    parser.add_argument('--epochs', type=int, default=3, help='of fine-tuning')
+    parser.add_argument('--iterations', type=int, default=150, help='of segmentation')
     args = parser.parse_args()
     args.out, args.data = args.out.resolve(), args.data.resolve()
     starts = {'MEDiC': args.medic, 'MIM-HD': args.mimhd}
