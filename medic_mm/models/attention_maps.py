@@ -14,6 +14,16 @@ from medic_mm.eval_mode import eval_mode
 from medic_mm.models.qkv import split_qkv
 
 
+def has_readable_attention(backbone: nn.Module) -> bool:
+    """Whether a backbone is a plain ViT of the host with a class token."""
+    layers: Any = getattr(backbone, 'layers', None) or ()
+    plain = len(layers) > 0 and all(
+        isinstance(getattr(layer, 'attn', None), (MultiheadAttention, BEiTAttention))
+        for layer in layers
+    )
+    return plain and getattr(backbone, 'cls_token', None) is not None
+
+
 def require_readable_attention(backbone: nn.Module, setting: str) -> None:
     """Refuse a backbone whose attention :func:`summed_attention` cannot read.
 
@@ -24,12 +34,7 @@ def require_readable_attention(backbone: nn.Module, setting: str) -> None:
     Raises:
         ValueError: for anything but a plain ViT with a class token.
     """
-    layers: Any = getattr(backbone, 'layers', None) or ()
-    plain = len(layers) and all(
-        isinstance(getattr(layer, 'attn', None), (MultiheadAttention, BEiTAttention))
-        for layer in layers
-    )
-    if not plain or getattr(backbone, 'cls_token', None) is None:
+    if not has_readable_attention(backbone):
         raise ValueError(
             f'{setting} cannot read the attention of {type(backbone).__name__}: take '
             "'medic_mm.MaskedViT' or 'BEiTPretrainViT' as the backbone, or the "

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from mmpretrain.models.utils import BEiTAttention, MultiheadAttention
+from mmpretrain.models.utils import BEiTAttention
 from torch import Tensor, nn
 
+from medic_mm.models.attention_maps import has_readable_attention
 from medic_mm.models.qkv import split_qkv
 from medic_mm.models.teachers import (
     CachedTeacher,
@@ -66,17 +67,13 @@ def choose_block(backbone: nn.Module, block: int | None = None) -> int:
             with a class token, from which attention could be read.
     """
     name = type(backbone).__name__
-    layers: Any = getattr(backbone, 'layers', None) or ()
-    plain = len(layers) and all(
-        isinstance(getattr(layer, 'attn', None), (MultiheadAttention, BEiTAttention))
-        for layer in layers
-    )
-    if not plain or getattr(backbone, 'cls_token', None) is None:
+    if not has_readable_attention(backbone):
         raise ValueError(
             f'attention of a class token cannot be read from {name}: it takes a plain '
             "ViT with a class token, such as medic_mm's MaskedViT and RelationViT or "
             "mmpretrain's VisionTransformer, MAEViT and BEiTViT"
         )
+    layers: Any = backbone.layers
     number = len(layers) if block is None else block
     if not 1 <= number <= len(layers):
         raise ValueError(
