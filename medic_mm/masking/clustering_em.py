@@ -46,8 +46,8 @@ def cluster_em(
         long ``(B, L)``, ids within 0..K-1, not all of them used.
 
     Raises:
-        ValueError: for a setting out of range, or attention of another shape or with
-            values that are not finite.
+        ValueError: for a setting out of range, or attention of another shape or, on a
+            CPU, with values that are not finite (on an accelerator they count as 0).
     """
     if not kappa > 0:
         raise ValueError(f'kappa={kappa} must be above 0; the released value is 40')

@@ -59,7 +59,8 @@ def cluster_hierarchical(
 
     Raises:
         ValueError: for a setting out of range, a ``grid`` that is not L patches, or
-            attention of another shape or with values that are not finite.
+            attention of another shape or, on a CPU, with values that are not finite (on
+            an accelerator they count as 0).
     """
     if linkage not in LINKAGES:
         raise ValueError(f"linkage={linkage!r} is unknown: use 'centroid' or 'average'")

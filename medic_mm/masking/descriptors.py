@@ -25,8 +25,9 @@ def patch_descriptors(
         ``(B, L, L)``, one unit vector per patch; an all-zero one stays zero.
 
     Raises:
-        ValueError: for another shape, values that are not finite, ``num_clusters`` not
-            within 1..L, or an unknown ``axis``.
+        ValueError: for another shape, ``num_clusters`` not within 1..L, an unknown
+            ``axis``, or values on a CPU that are not finite. On an accelerator such
+            values count as 0: a training step does not wait to have them looked at.
     """
     if attention.ndim != 3 or attention.shape[1] != attention.shape[2]:
         raise ValueError(
@@ -41,7 +42,9 @@ def patch_descriptors(
         )
     if axis not in AXES:
         raise ValueError(f"axis={axis!r} is unknown: use 'rows' or 'columns'")
-    if not attention.isfinite().all():
+    if attention.device.type != 'cpu':
+        attention = attention.nan_to_num(0.0, 0.0, 0.0)
+    elif not attention.isfinite().all():
         raise ValueError(
             'attention has NaN or infinite values, which cannot be clustered: give the '
             'softmaxed attention of a network whose weights are finite'

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import ExponentialMovingAverage
 from torch import Generator, Tensor, nn
 
 from medic_mm.masking import (
@@ -20,6 +19,7 @@ from medic_mm.masking import (
 )
 from medic_mm.models.attention_maps import require_readable_attention, summed_attention
 from medic_mm.models.generators import global_generator
+from medic_mm.models.moving_average import MovingAverage
 from medic_mm.registry import MODELS
 
 SOURCES = ('teacher', 'student_ema', 'student_online')
@@ -104,12 +104,11 @@ class EvolvedMasking(nn.Module):
     iterations is to the host, evolves from iteration to iteration. Outside a training
     masks are those of the last epoch, unless :attr:`progress` says otherwise.
 
-    ``'student_ema'`` keeps a moving average of the backbone, in the host's
-    ``ExponentialMovingAverage``. It starts as a copy at the first training step; later
-    each step that finds the backbone's class token changed moves it towards the
-    backbone, before masks are made. So it lags one optimizer step behind, and moves
-    once per optimizer step under gradient accumulation as well. It is saved as
-    ``masking.average.*``.
+    ``'student_ema'`` keeps a moving average of the backbone. It starts as a copy at the
+    first training step; later each step that finds the backbone's class token changed
+    moves it towards the backbone, before masks are made. So it lags one optimizer step
+    behind, and moves once per optimizer step under gradient accumulation as well. It is
+    saved as ``masking.average.*``.
 
     Sources: the released code of Evolved Part Masking (CVPR 2023) and MEDiC; see
     :func:`medic_mm.masking.evolved_mask` for what differs.
@@ -164,7 +163,7 @@ class EvolvedMasking(nn.Module):
         self.schedule = _schedule(schedule or {})
         self.momentum = momentum
         self.progress = progress
-        self.average: ExponentialMovingAverage | None = None
+        self.average: MovingAverage | None = None
         self._seen: Tensor | None = None
         self._told = False
 
@@ -208,7 +207,7 @@ class EvolvedMasking(nn.Module):
         else:
             require_readable_attention(backbone, f'masking.source={self.source!r}')
         if self.source == 'student_ema':
-            self.average = ExponentialMovingAverage(backbone, 1 - self.momentum)
+            self.average = MovingAverage(backbone, 1 - self.momentum)
             self.average.eval()
 
     def train(self, mode: bool = True) -> EvolvedMasking:
@@ -224,9 +223,9 @@ class EvolvedMasking(nn.Module):
             return
         # every optimizer step changes the class token: it is in all that is trained
         now = backbone.cls_token.detach()
-        if self._seen is None or not torch.equal(self._seen, now):
-            self.average.update_parameters(backbone)
-            self._seen = now.clone()
+        moved = None if self._seen is None else (self._seen != now).any()
+        self.average.update_parameters(backbone, moved)
+        self._seen = now.clone()
 
     def forward(
         self, images: Tensor, backbone: nn.Module, attention: Tensor | None = None
@@ -277,10 +276,12 @@ class EvolvedMasking(nn.Module):
         return LAST_EPOCH
 
     def _network(self, backbone: nn.Module) -> nn.Module:
-        # before its first update the average is older than the student's weights
-        if self.average is not None and int(self.average.steps) > 0:
-            return self.average.module
-        return backbone
+        if self.average is None:
+            return backbone
+        # before its first update the average is older than the student's weights; the
+        # counter is read where no training step has been, which would wait for it
+        updated = self._seen is not None or int(self.average.steps) > 0
+        return self.average.module if updated else backbone
 
     def _draw(
         self, attention: Tensor, stage: EvolvedStage, generator: Generator | None
