@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import MMLogger
 
@@ -55,7 +56,10 @@ def add_attention(commands: argparse._SubParsersAction) -> None:
     add_model_and_images(parser)
     parser.add_argument('--block', type=int, help="the student's, from 1; default last")
     parser.add_argument(
-        '--no-teacher', action='store_true', help="leave out the teacher's maps"
+        '--no-teacher',
+        action='store_false',
+        dest='with_teacher',
+        help="leave out the teacher's maps",
     )
     parser.add_argument(
         '--interpolation',
@@ -67,22 +71,7 @@ def add_attention(commands: argparse._SubParsersAction) -> None:
         '--overlay', action='store_true', help='draw the maps over the image'
     )
     add_common(parser)
-    parser.set_defaults(run=run_attention)
-
-
-def run_attention(args: argparse.Namespace) -> Drawn:
-    return visualize_attention(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        args.images,
-        args.out,
-        block=args.block,
-        with_teacher=not args.no_teacher,
-        limit=args.limit,
-        interpolation=args.interpolation,
-        overlay=args.overlay,
-        device=args.device,
-    )
+    parser.set_defaults(draw=visualize_attention)
 
 
 def add_masks(commands: argparse._SubParsersAction) -> None:
@@ -107,33 +96,25 @@ def add_masks(commands: argparse._SubParsersAction) -> None:
     )
     add_masking(parser)
     parser.add_argument(
-        '--no-teacher', action='store_true', help='leave the evolved masks out'
+        '--no-teacher',
+        action='store_false',
+        dest='with_teacher',
+        help='leave the evolved masks out',
     )
     add_common(parser)
-    parser.set_defaults(run=run_masks)
+    parser.set_defaults(draw=draw_masks)
 
 
-def run_masks(args: argparse.Namespace) -> Drawn:
-    config, images = None, args.images
+def draw_masks(images: list[str], cfg_options: dict | None, **options: Any) -> Drawn:
+    config = None
     if images[0].endswith('.py'):
-        config, images = load_config(images[0], args.cfg_options), images[1:]
-    elif args.cfg_options:
+        path, *images = images
+        config = load_config(path, cfg_options)
+        if not images:
+            raise OptionError(f'no images: name files or folders after {path}')
+    elif cfg_options:
         raise OptionError('--cfg-options needs a config: name its .py file first')
-    if not images:
-        raise OptionError(f'no images: name files or folders after {args.images[0]}')
-    return visualize_masks(
-        config,
-        images,
-        args.out,
-        ratio=args.ratio,
-        clusters=args.clusters,
-        alpha=args.alpha,
-        spatial_bias=args.spatial_bias,
-        seed=args.seed,
-        with_teacher=not args.no_teacher,
-        limit=args.limit,
-        device=args.device,
-    )
+    return visualize_masks(config, images, **options)
 
 
 def add_evolution(commands: argparse._SubParsersAction) -> None:
@@ -161,24 +142,7 @@ def add_evolution(commands: argparse._SubParsersAction) -> None:
     )
     add_masking(parser)
     add_common(parser)
-    parser.set_defaults(run=run_evolution)
-
-
-def run_evolution(args: argparse.Namespace) -> Drawn:
-    return visualize_evolution(
-        load_config(args.config, args.cfg_options),
-        args.images,
-        args.out,
-        ratio=args.ratio,
-        epochs=args.epochs,
-        at=args.at,
-        gamma=args.gamma,
-        clusters=tuple(args.clusters),
-        spatial_bias=args.spatial_bias,
-        seed=args.seed,
-        limit=args.limit,
-        device=args.device,
-    )
+    parser.set_defaults(draw=visualize_evolution)
 
 
 def add_features(commands: argparse._SubParsersAction) -> None:
@@ -188,23 +152,13 @@ def add_features(commands: argparse._SubParsersAction) -> None:
     add_model_and_images(parser)
     parser.add_argument('--block', type=int, help="the student's, from 1; default last")
     parser.add_argument(
-        '--no-teacher', action='store_true', help="leave out the teacher's tokens"
+        '--no-teacher',
+        action='store_false',
+        dest='with_teacher',
+        help="leave out the teacher's tokens",
     )
     add_common(parser)
-    parser.set_defaults(run=run_features)
-
-
-def run_features(args: argparse.Namespace) -> Drawn:
-    return visualize_features(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        args.images,
-        args.out,
-        block=args.block,
-        with_teacher=not args.no_teacher,
-        limit=args.limit,
-        device=args.device,
-    )
+    parser.set_defaults(draw=visualize_features)
 
 
 def add_reconstruction(commands: argparse._SubParsersAction) -> None:
@@ -217,20 +171,7 @@ def add_reconstruction(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument('--seed', type=int, default=0, help='of the masks')
     add_common(parser)
-    parser.set_defaults(run=run_reconstruction)
-
-
-def run_reconstruction(args: argparse.Namespace) -> Drawn:
-    return visualize_reconstruction(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        args.images,
-        args.out,
-        ratio=args.ratio,
-        seed=args.seed,
-        limit=args.limit,
-        device=args.device,
-    )
+    parser.set_defaults(draw=visualize_reconstruction)
 
 
 def add_segmentation(commands: argparse._SubParsersAction) -> None:
@@ -242,19 +183,7 @@ def add_segmentation(commands: argparse._SubParsersAction) -> None:
         '--annotations', type=Path, help='folder of the ground truth of IMAGES'
     )
     add_common(parser)
-    parser.set_defaults(run=run_segmentation, limit=4)
-
-
-def run_segmentation(args: argparse.Namespace) -> Drawn:
-    return visualize_segmentation(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        args.images,
-        args.out,
-        annotations=args.annotations,
-        limit=args.limit,
-        device=args.device,
-    )
+    parser.set_defaults(draw=visualize_segmentation, limit=4)
 
 
 def add_curves(commands: argparse._SubParsersAction) -> None:
@@ -268,11 +197,7 @@ def add_curves(commands: argparse._SubParsersAction) -> None:
         '--out', type=Path, required=True, help='file, or folder for curves.png'
     )
     parser.add_argument('--labels', nargs='+', help='a name for each run')
-    parser.set_defaults(run=run_curves)
-
-
-def run_curves(args: argparse.Namespace) -> Drawn:
-    return visualize_curves(args.runs, args.out, args.labels)
+    parser.set_defaults(draw=visualize_curves)
 
 
 def add_model_and_images(
@@ -325,11 +250,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    options = vars(parse_args())
     # the hosts tell of every weight that they draw: warnings will do here
     MMLogger.get_instance('visualize', log_level='WARNING')
+    # the options of a command have the names that its function gives them
+    draw = options.pop('draw')
     with sentences_for_users():
-        drawn = args.run(args)
+        if 'config' in options:
+            overrides = options.pop('cfg_options')
+            options['config'] = load_config(options['config'], overrides)
+        drawn: Drawn = draw(**options)
     for note in drawn.notes:
         print(note)
     for file in drawn.files:
