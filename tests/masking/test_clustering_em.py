@@ -96,6 +96,17 @@ def test_cuda_agrees_with_the_cpu():
     assert torch.equal(there.cpu(), here)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_on_cuda_values_that_are_not_finite_count_as_zero(value):
+    """The device is not asked; the CPU refuses them."""
+    attention = random_attention(2, 36).double()
+    zeroed = attention.clone()
+    attention[0, 3], zeroed[0, 3] = value, 0.0
+    there = cluster_em(attention.cuda(), 12, generator=seeded(0))
+    assert torch.equal(there.cpu(), cluster_em(zeroed, 12, generator=seeded(0)))
+
+
 def test_takes_no_part_in_autograd():
     attention = random_attention(2, 16).requires_grad_()
     assert not cluster_em(attention, 4, generator=seeded(0)).requires_grad
