@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import OptionAction, OptionError, sentences_for_users
+from medic_mm.apis import OptionAction, sentences_for_users
 from medic_mm.apis.run_config import load_config
 from medic_mm.apis.visualize import (
     Drawn,
@@ -31,6 +31,7 @@ from medic_mm.apis.visualize import (
     visualize_reconstruction,
     visualize_segmentation,
 )
+from medic_mm.errors import UserError
 from medic_mm.visualization import INTERPOLATIONS
 
 
@@ -111,9 +112,9 @@ def draw_masks(images: list[str], cfg_options: dict | None, **options: Any) -> D
         path, *images = images
         config = load_config(path, cfg_options)
         if not images:
-            raise OptionError(f'no images: name files or folders after {path}')
+            raise UserError(f'no images: name files or folders after {path}')
     elif cfg_options:
-        raise OptionError('--cfg-options needs a config: name its .py file first')
+        raise UserError('--cfg-options needs a config: name its .py file first')
     return visualize_masks(config, images, **options)
 
 

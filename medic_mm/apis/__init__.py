@@ -3,16 +3,17 @@
 Importing this package imports mmengine but no model.
 """
 
-from medic_mm.apis.cfg_options import OptionAction, OptionError, check_options
+from medic_mm.apis.cfg_options import OptionAction, check_options
 from medic_mm.apis.cli import sentences_for_users
 from medic_mm.apis.run_config import LAUNCHERS
 from medic_mm.apis.test import run_testing
 from medic_mm.apis.train import run_training
+from medic_mm.errors import UserError
 
 __all__ = [
     'LAUNCHERS',
     'OptionAction',
-    'OptionError',
+    'UserError',
     'check_options',
     'run_testing',
     'run_training',

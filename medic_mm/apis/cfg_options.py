@@ -14,14 +14,11 @@ from medic_mm.apis.config_places import (
     settings_at,
     top_level_settings,
 )
+from medic_mm.errors import UserError
 
 _MISSING = object()
 # A shorter value stands at several places by chance.
 _TELLING_LENGTH = 4
-
-
-class OptionError(ValueError):
-    """An option on the command line that cannot be meant; the text is for the user."""
 
 
 class OptionAction(DictAction):
@@ -62,14 +59,14 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
         options: Dotted keys to values.
 
     Raises:
-        OptionError: names each wrong key and the nearest valid one.
+        UserError: names each wrong key and the nearest valid one.
     """
     flat = dict(_flatten(options))
     scope = flat.get('default_scope', cfg.get('default_scope')) or 'mmengine'
     problems = [_problem(cfg, key.split('.'), flat, scope) for key in flat]
     found = dict.fromkeys(problem for problem in problems if problem is not None)
     if found:
-        raise OptionError('\n'.join(found))
+        raise UserError('\n'.join(found))
 
 
 def _flatten(options: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -7,18 +7,18 @@ import os
 import sys
 from collections.abc import Iterator
 
-from medic_mm.apis.cfg_options import OptionError
+from medic_mm.errors import UserError
 
 
 @contextlib.contextmanager
 def sentences_for_users() -> Iterator[None]:
-    """Show an :class:`OptionError` as its sentence, without traceback; exit with 1.
+    """Show an :class:`UserError` as its sentence, without traceback; exit with 1.
 
     Other errors keep their traceback, whose last line is their sentence.
     """
     try:
         yield
-    except OptionError as error:
+    except UserError as error:
         # The first process that ends makes torchrun stop the others, before they could
         # print; what it raised is the last thing that torchrun shows.
         if 'TORCHELASTIC_RUN_ID' in os.environ:

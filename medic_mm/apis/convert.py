@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.checkpoints.description import describe_run, read_description
 from medic_mm.checkpoints.key_maps import LAYOUTS, TARGETS, convert_weights
-from medic_mm.checkpoints.layouts import first_names, translate
+from medic_mm.checkpoints.layouts import translate
 from medic_mm.checkpoints.loading import (
     WEIGHT_KEYS,
     find_weights,
@@ -23,6 +22,8 @@ from medic_mm.checkpoints.loading import (
 )
 from medic_mm.checkpoints.resize import resize_weights
 from medic_mm.checkpoints.saving import SUFFIXES, save_weights
+from medic_mm.errors import UserError
+from medic_mm.helpers import listed
 
 __all__ = ['LAYOUTS', 'TARGETS', 'FileConversion', 'convert_file']
 
@@ -106,7 +107,7 @@ def convert_file(
         patch_size: Pixels a side to resize the patch embedding to; None keeps it.
 
     Raises:
-        OptionError: one sentence, where the file is missing, torn, carries code, is of
+        UserError: one sentence, where the file is missing, torn, carries code, is of
             no known layout, a teacher's, or without an encoder; or where sizes do not
             divide.
     """
@@ -123,7 +124,7 @@ def convert_file(
         sentence = str(error)
         if str(source) not in sentence:
             sentence = f'checkpoint {source}: {sentence}'
-        raise OptionError(sentence) from error
+        raise UserError(sentence) from error
     meta = content.get('meta')
     run = read_description(source) or describe_run(content)
     description = {**run, 'layout': to}
@@ -148,12 +149,12 @@ def convert_file(
 
 def _check_paths(source: Path, dest: Path) -> None:
     if dest.suffix not in SUFFIXES:
-        raise OptionError(
+        raise UserError(
             f'DEST={str(dest)!r}: the ending decides the format, so use one of '
             f'{", ".join(SUFFIXES)}'
         )
     if dest.exists() and source.exists() and dest.samefile(source):
-        raise OptionError(f'DEST={str(dest)!r} is SOURCE itself: name another file')
+        raise UserError(f'DEST={str(dest)!r} is SOURCE itself: name another file')
 
 
 def _require_encoder(weights: Mapping[str, Tensor], layout: str) -> None:
@@ -161,7 +162,7 @@ def _require_encoder(weights: Mapping[str, Tensor], layout: str) -> None:
     missing = [name for name in _ENCODER if name not in names]
     if missing:
         raise ValueError(
-            f'there is no backbone in it (it has {first_names(weights)}): give the '
+            f'there is no backbone in it (it has {listed(weights)}): give the '
             'checkpoint of a pre-training or of a fine-tuned Vision Transformer'
         )
 

@@ -15,6 +15,8 @@ from mmengine.device import (
 )
 from mmengine.registry import OPTIMIZERS
 
+from medic_mm.helpers import type_name
+
 _AMP_ONLY = ('dtype', 'loss_scale', 'use_fsdp')
 
 
@@ -55,9 +57,7 @@ def _optim_wrappers(cfg: Config) -> Iterator[dict]:
 
 def _plain_precision(cfg: Config) -> Iterator[str]:
     for wrapper in _optim_wrappers(cfg):
-        type_ = wrapper.get('type')
-        name = type_ if isinstance(type_, str) else getattr(type_, '__name__', '')
-        if name.rpartition('.')[2] != 'AmpOptimWrapper':
+        if type_name(wrapper) != 'AmpOptimWrapper':
             continue
         wrapper['type'] = 'OptimWrapper'
         given = {key: wrapper.pop(key) for key in _AMP_ONLY if key in wrapper}

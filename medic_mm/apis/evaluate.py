@@ -18,7 +18,6 @@ from typing import Any
 from mmengine.config import Config
 
 import medic_mm
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.evaluation_features import features_config
 from medic_mm.apis.evaluation_plan import (
     DATASETS,
@@ -33,6 +32,7 @@ from medic_mm.apis.evaluation_plan import (
 from medic_mm.apis.evaluation_table import Evaluation, Row, duration
 from medic_mm.apis.pretrained import RANDOM
 from medic_mm.apis.run_config import short_path
+from medic_mm.errors import UserError
 
 #: Neighbours of the k-NN.
 K = 20
@@ -70,17 +70,17 @@ def evaluate(
         What was measured, as it was written to ``evaluation.md`` and ``.json``.
 
     Raises:
-        OptionError: for settings that cannot be meant, data of which nothing can be
+        UserError: for settings that cannot be meant, data of which nothing can be
             run, and results of something else in ``out``.
     """
     suite = check_suite(suite)
     if gpus < 1:
-        raise OptionError(f'--gpus {gpus}: give a number of processes, 1 or more')
+        raise UserError(f'--gpus {gpus}: give a number of processes, 1 or more')
     student = read_student(checkpoint, config)
     tasks, left_out = make_plan(student, suite, data, root)
     evaluation = Evaluation(checkpoint, student.title, left_out=left_out)
     if not tasks:
-        raise OptionError(f'nothing can be run. {evaluation.left_out_sentence()}')
+        raise UserError(f'nothing can be run. {evaluation.left_out_sentence()}')
     out = default_folder(checkpoint, config) if out is None else out
     out.mkdir(parents=True, exist_ok=True)
     print(f'{checkpoint}: {student.title}. Results go to {out}.', flush=True)
@@ -177,7 +177,7 @@ class _Run:
         theirs = json.loads(file.read_text())
         for what, value in ours.items():
             if theirs.get(what) != value:
-                raise OptionError(
+                raise UserError(
                     f'{folder} holds results of other {what} '
                     f'({theirs.get(what)}, not {value}): give another --out, or '
                     'remove that folder'
@@ -290,7 +290,7 @@ def _identity(student: PretrainedStudent) -> str:
 def _plain(folder: Path) -> str:
     """A path that --cfg-options takes for one word."""
     if any(sign in str(folder) for sign in ',[]()\'"'):
-        raise OptionError(
+        raise UserError(
             f"--data: '{folder}' has a comma, bracket or quote in its path, which "
             '--cfg-options cannot take: give a path without it, by a link for example'
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.pretrained import RANDOM
+from medic_mm.errors import UserError
 from medic_mm.export.architecture import describe_backbone
 from medic_mm.export.source import read_source
 
@@ -168,27 +168,27 @@ def read_student(checkpoint: str, config: Path | None = None) -> PretrainedStude
             which is read without running it; ``'random'`` needs one.
 
     Raises:
-        OptionError: for no such file, one that is torn, carries code or has no
+        UserError: for no such file, one that is torn, carries code or has no
             backbone, and where there is no config.
     """
     if config is not None and not config.is_file():
-        raise OptionError(f"--config: config '{config}' does not exist")
+        raise UserError(f"--config: config '{config}' does not exist")
     if checkpoint == RANDOM:
         if config is None:
-            raise OptionError(
+            raise UserError(
                 "checkpoint 'random' needs --config CONFIG: the pre-training whose "
                 'student is drawn at random'
             )
         settings = Config.fromfile(config).to_dict()
         if not isinstance((settings.get('model') or {}).get('backbone'), dict):
-            raise OptionError(f'--config: {config} has no model.backbone')
+            raise UserError(f'--config: {config} has no model.backbone')
     else:
         if not Path(checkpoint).is_file():
-            raise OptionError(f'checkpoint {checkpoint!r} does not exist')
+            raise UserError(f'checkpoint {checkpoint!r} does not exist')
         try:
             settings = read_source(checkpoint, config).config
         except RuntimeError as error:
-            raise OptionError(str(error)) from error
+            raise UserError(str(error)) from error
     network, problem = None, ''
     try:
         network = _network(settings['model']['backbone'])
@@ -202,12 +202,12 @@ def check_suite(suite: Sequence[str]) -> list[str]:
     """The tasks in their order, each once.
 
     Raises:
-        OptionError: for a task that there is not, or none at all.
+        UserError: for a task that there is not, or none at all.
     """
     given = [name.strip() for name in suite]
     unknown = [name for name in given if name not in SUITE]
     if unknown or not given:
-        raise OptionError(
+        raise UserError(
             f'--suite {",".join(given)}: choose from {", ".join(SUITE)}, with commas '
             'between them'
         )
@@ -226,10 +226,10 @@ def make_plan(
         root: Folder that holds ``configs``.
 
     Raises:
-        OptionError: for a root of the data that does not exist.
+        UserError: for a root of the data that does not exist.
     """
     if not data.is_dir():
-        raise OptionError(f"--data: folder '{data}' does not exist")
+        raise UserError(f"--data: folder '{data}' does not exist")
     tasks, left_out = [], []
     for kind, dataset in sorted(_CONFIGS, key=lambda pair: list(SUITE).index(pair[0])):
         if kind not in suite:

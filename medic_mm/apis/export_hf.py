@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
+from medic_mm.errors import UserError
 from medic_mm.export.architecture import Architecture
 from medic_mm.export.folder import FILES, check_folder, whole_folder, write_folder
 from medic_mm.export.hub import check_login, describe_upload, upload
@@ -65,7 +65,7 @@ def export_hf(
             fine-tunes it. Its tokens are not those of pre-training.
 
     Raises:
-        OptionError: for a checkpoint that cannot be exported, or a folder with other
+        UserError: for a checkpoint that cannot be exported, or a folder with other
             files in it; one sentence says what would be right.
     """
     folder = Path(folder)
@@ -83,7 +83,7 @@ def export_hf(
             write_folder(drafts, weights, architecture, preprocessing, card)
             difference = None if remarks else _difference(source, drafts)
     except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(' '.join(str(error).split())) from error
+        raise UserError(' '.join(str(error).split())) from error
     files = [folder / name for name in FILES]
     return Exported(files, difference, [*preprocessing.notes, *remarks])
 
@@ -94,7 +94,7 @@ def push(
     """Upload an export after saying what and how large; the address.
 
     Raises:
-        OptionError: where nobody is logged in, or the Hub refuses.
+        UserError: where nobody is logged in, or the Hub refuses.
     """
     try:
         user = check_login(repository)
@@ -103,7 +103,7 @@ def push(
         folder = exported.files[0].parent
         return upload(folder, exported.files, repository, private)
     except (RuntimeError, ValueError) as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _one_number_of_heads(

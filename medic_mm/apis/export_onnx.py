@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medic_mm.apis.cfg_options import OptionError
+from medic_mm.errors import UserError
 from medic_mm.export.load import load_model
 from medic_mm.export.onnx_file import measure_difference, write_onnx
 
@@ -43,20 +43,20 @@ def export_onnx(
         img_size: Another size of images.
 
     Raises:
-        OptionError: for a checkpoint that cannot be loaded, missing packages, or tokens
+        UserError: for a checkpoint that cannot be loaded, missing packages, or tokens
             that differ by :data:`TOLERANCE` or more.
     """
     path = Path(path)
     if path.suffix != '.onnx' or path.is_dir():
-        raise OptionError(f'{path} is no name for an ONNX file: use one with .onnx')
+        raise UserError(f'{path} is no name for an ONNX file: use one with .onnx')
     try:
         model = load_model(source, config, img_size=img_size)
         write_onnx(model, path)
         difference, runner = measure_difference(model, path)
     except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(' '.join(str(error).split())) from error
+        raise UserError(' '.join(str(error).split())) from error
     if not difference < TOLERANCE:  # also for NaN
-        raise OptionError(
+        raise UserError(
             f'{path} gives tokens that differ by {difference:.2g} from the network '
             f'({runner}): do not use it'
         )

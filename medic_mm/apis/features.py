@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images
 from medic_mm.checkpoints.saving import save_weights
+from medic_mm.errors import UserError
 from medic_mm.export.load import load_model
 from medic_mm.export.tokens import check_request, pooled_tokens
+from medic_mm.helpers import choose_device
 
 _HEADER_LIMIT = 90_000_000  # bytes of names: the format's own limit is a little more
 
@@ -172,28 +172,28 @@ def extract_features(
         img_size: Another size of images.
 
     Raises:
-        OptionError: for anything that cannot be used; one sentence says why.
+        UserError: for anything that cannot be used; one sentence says why.
     """
     out = Path(out)
     if out.suffix != '.safetensors' or out.is_dir():
-        raise OptionError(f'--out {out}: use a file name with .safetensors')
+        raise UserError(f'--out {out}: use a file name with .safetensors')
     paths = find_images(images, limit=sys.maxsize)
     header = sum(len(str(path).encode()) + 4 for path in paths)
     if header > _HEADER_LIMIT:
-        raise OptionError(
+        raise UserError(
             f'the names of {len(paths)} images do not fit into one .safetensors file: '
             'extract them in parts'
         )
     try:
         model = load_model(source, config, img_size=img_size)
-        model.to(torch.device(get_device() if device == 'auto' else device))
+        model.to(choose_device(device))
         features = image_features(
             model, paths, layer, pool, batch_size, workers, progress=True
         )
         facts = dict(source=str(source), layer=layer, pool=pool)
         _write(features, out, {**facts, **_input_facts(model)})
     except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(' '.join(str(error).split())) from error
+        raise UserError(' '.join(str(error).split())) from error
     return features
 
 

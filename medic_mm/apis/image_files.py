@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.knn import find_dataloaders
+from medic_mm.errors import UserError
+from medic_mm.helpers import type_name
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _LOADERS = ('LoadImageFromFile', 'LoadReadableImage')
@@ -26,21 +27,21 @@ def find_images(paths: Sequence[str | Path], limit: int) -> list[Path]:
         limit: At most so many.
 
     Raises:
-        OptionError: for a path that does not exist, a folder without images, or a
+        UserError: for a path that does not exist, a folder without images, or a
             ``limit`` below 1.
     """
     if limit < 1:
-        raise OptionError(f'--limit {limit}: use 1 or more')
+        raise UserError(f'--limit {limit}: use 1 or more')
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_file():
             found.append(path)
             continue
         if not path.is_dir():
-            raise OptionError(f'image {str(path)!r} does not exist')
+            raise UserError(f'image {str(path)!r} does not exist')
         inside = [p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES]
         if not inside:
-            raise OptionError(
+            raise UserError(
                 f'the folder {str(path)!r} holds no images ({", ".join(SUFFIXES)})'
             )
         found += sorted(inside)
@@ -62,7 +63,7 @@ def load_images(config: Config, paths: Sequence[Path], size: Sequence[int]) -> T
         uint8 BGR ``(B, 3, H, W)``, as the data preprocessor takes them.
 
     Raises:
-        OptionError: for a file that is no readable image, or a pipeline that does not
+        UserError: for a file that is no readable image, or a pipeline that does not
             give one image.
     """
     pipeline = Compose(_image_pipeline(config))
@@ -82,11 +83,11 @@ def load_images(config: Config, paths: Sequence[Path], size: Sequence[int]) -> T
     images = []
     for path in paths:
         if cv2.imread(str(path)) is None:
-            raise OptionError(f'{str(path)!r} is no image that can be read')
+            raise UserError(f'{str(path)!r} is no image that can be read')
         results = pipeline(dict(img_path=str(path), sample_idx=0))
         image = None if results is None else results.get('img')
         if image is None or image.ndim != 3:
-            raise OptionError(
+            raise UserError(
                 f'the pipeline of the k-NN test data gives no single image for {path}: '
                 'it must load, resize and pack one'
             )
@@ -100,15 +101,10 @@ def _image_pipeline(config: Config) -> list[dict]:
     """The steps of the evaluation pipeline between loading and packing."""
     try:
         dataset = find_dataloaders(config)[1].get('dataset', {})
-    except OptionError:
+    except UserError:
         dataset = {}
     steps = [dict(step) for step in dataset.get('pipeline') or []]
-    kept = [step for step in steps if _name(step) != 'PackInputs']
-    if not any(_name(step) in _LOADERS for step in kept):
+    kept = [step for step in steps if type_name(step) != 'PackInputs']
+    if not any(type_name(step) in _LOADERS for step in kept):
         kept.insert(0, dict(type='mmpretrain.LoadImageFromFile'))
     return kept
-
-
-def _name(step: dict) -> str:
-    kind = step['type']
-    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]

@@ -7,14 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.student import RANDOM, load_student, require_checkpoint, seed_of
+from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
     Features,
     TokenEncoder,
@@ -24,6 +22,7 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.helpers import choose_device, type_name
 
 _LOADERS = ('train_dataloader', 'test_dataloader')
 
@@ -56,7 +55,7 @@ def evaluate_knn(
         than five classes) ``top5`` accuracy in percent; ``rankme`` for each feature.
 
     Raises:
-        OptionError: for no such checkpoint, or a config without data for k-NN.
+        UserError: for no such checkpoint, or a config without data for k-NN.
         RuntimeError: for a checkpoint that does not fit; it names the weights.
         ValueError: for data without labels, a backbone without raw tokens, or settings
             out of range.
@@ -66,7 +65,7 @@ def evaluate_knn(
     settings = find_dataloaders(config)
     require_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
-    where = torch.device(get_device() if device == 'auto' else device)
+    where = choose_device(device)
     seed = seed_of(config)
     student = load_student(config, checkpoint).to(where)
     encode = TokenEncoder(student, features)
@@ -110,17 +109,15 @@ def find_dataloaders(config: Config) -> list[dict]:
     ``knn_train_dataloader`` and ``knn_test_dataloader``.
 
     Raises:
-        OptionError: where there are none.
+        UserError: where there are none.
     """
     for hook in config.get('custom_hooks') or []:
-        kind = hook.get('type') if isinstance(hook, dict) else None
-        name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        if name.split('.')[-1] == 'KNNHook':
+        if isinstance(hook, dict) and type_name(hook) == 'KNNHook':
             return [hook[loader] for loader in _LOADERS]
     top_level = [f'knn_{loader}' for loader in _LOADERS]
     missing = [name for name in top_level if name not in config]
     if missing:
-        raise OptionError(
+        raise UserError(
             'the config has no data for k-NN: add medic_mm.KNNHook to custom_hooks, or '
             f'set {" and ".join(missing)} at its top level'
         )

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from torch import distributed
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.device import has_accelerator
+from medic_mm.errors import UserError
 
 
 def join_process_group(cfg: Config, launcher: str) -> bool:
@@ -26,13 +26,13 @@ def join_process_group(cfg: Config, launcher: str) -> bool:
         Whether a group was initialised, which :func:`leave_process_group` closes.
 
     Raises:
-        OptionError: for a launcher that cannot start this process here, and for more
+        UserError: for a launcher that cannot start this process here, and for more
             processes than GPUs.
     """
     if launcher == 'none':
         return False
     if launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise OptionError(
+        raise UserError(
             '--launcher pytorch needs torchrun, which sets RANK and WORLD_SIZE: use '
             'tools/dist_train.sh (or tools/dist_test.sh) with a number of processes'
         )
@@ -40,7 +40,7 @@ def join_process_group(cfg: Config, launcher: str) -> bool:
         _check_device_count()
         return False
     if launcher != 'pytorch':
-        raise OptionError(
+        raise UserError(
             f'--launcher {launcher} needs an accelerator and this machine has none: '
             'use --launcher pytorch (tools/dist_train.sh) for processes on CPU'
         )
@@ -60,7 +60,7 @@ def _check_device_count() -> None:
     count = torch.cuda.device_count()
     local_size = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if count and local_size > count:
-        raise OptionError(
+        raise UserError(
             f'{local_size} processes were started but this machine has {count} '
             f'GPUs: start {count} at most'
         )

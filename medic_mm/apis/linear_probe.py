@@ -10,12 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.apis.student import (
     Student,
@@ -23,6 +21,7 @@ from medic_mm.apis.student import (
     require_checkpoint,
     seed_of,
 )
+from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
     Encoder,
     Features,
@@ -33,6 +32,7 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.evaluation.linear_probe import LEARNING_RATES, linear_probe
+from medic_mm.helpers import choose_device
 
 #: What can be probed: the class token, the mean patch token, one beside the other.
 FEATURES = ('cls', 'mean', 'cls+mean')
@@ -100,20 +100,18 @@ def evaluate_linear(
         accuracy in percent and the learning rate; ``knn``: as ``evaluate_knn``.
 
     Raises:
-        OptionError: for no such checkpoint, another feature, or a config without data.
+        UserError: for no such checkpoint, another feature, or a config without data.
         RuntimeError: for a checkpoint that does not fit; it names the weights.
         ValueError: for data without labels, or a network that diverged.
     """
     start = time.perf_counter()
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
-        raise OptionError(
-            f'features={list(features)}: choose from {", ".join(FEATURES)}'
-        )
+        raise UserError(f'features={list(features)}: choose from {", ".join(FEATURES)}')
     settings = find_dataloaders(config)
     require_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
-    where = torch.device(get_device() if device == 'auto' else device)
+    where = choose_device(device)
     seed = seed_of(config)
     student = load_student(config, checkpoint).to(where)
     last = len(student.backbone.layers)

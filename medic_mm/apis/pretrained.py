@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from medic_mm.apis.cfg_options import OptionError
+from medic_mm.errors import UserError
+from medic_mm.helpers import type_name
 
 #: In place of a file: random weights, for comparison.
 RANDOM = 'random'
@@ -27,15 +27,15 @@ def set_pretrained(cfg: Config, file: str) -> None:
             names, else below ``backbone.``; or ``'random'``.
 
     Raises:
-        OptionError: for no such file, or a config without a backbone.
+        UserError: for no such file, or a config without a backbone.
     """
     backbone = (cfg.get('model') or {}).get('backbone')
     if not isinstance(backbone, dict):
-        raise OptionError('--pretrained: the config has no model.backbone')
+        raise UserError('--pretrained: the config has no model.backbone')
     if file == RANDOM:
         backbone['init_cfg'] = None
     elif not Path(file).is_file():
-        raise OptionError(f'--pretrained: checkpoint {file!r} does not exist')
+        raise UserError(f'--pretrained: checkpoint {file!r} does not exist')
     else:
         given = backbone.get('init_cfg')
         prefix = given.get('prefix') if isinstance(given, dict) else None
@@ -45,11 +45,5 @@ def set_pretrained(cfg: Config, file: str) -> None:
             prefix='backbone.' if prefix is None else prefix,
         )
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(_name(hook) == _HOOK for hook in hooks):
+    if not any(type_name(hook) == _HOOK for hook in hooks):
         cfg.custom_hooks = [dict(type=f'medic_mm.{_HOOK}'), *hooks]
-
-
-def _name(hook: Any) -> str:
-    kind = hook.get('type') if isinstance(hook, dict) else type(hook)
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.run_config import short_path
+from medic_mm.errors import UserError
 from medic_mm.visualization.report.page import Extras, render_page
 from medic_mm.visualization.report.results import Result, find_results, read_result
 from medic_mm.visualization.report.run import NoRunError, Run, read_run
@@ -48,17 +48,17 @@ def make_report(
         The page's path.
 
     Raises:
-        OptionError: for a folder that holds no run, a config or a result that cannot be
+        UserError: for a folder that holds no run, a config or a result that cannot be
             read, or a page that cannot be written; in one sentence.
     """
     folder = Path(work_dir)
     page = Path(out) if out is not None else folder / FILE_NAME
     if page.is_dir():
-        raise OptionError(f'--out {page} is a folder: give a file')
+        raise UserError(f'--out {page} is a folder: give a file')
     try:
         run = read_run(folder)
     except NoRunError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
     base = _base_config(run, config, root)
     extras = Extras(
         base=str(short_path(base)) if base else None,
@@ -76,7 +76,7 @@ def _base_config(run: Run, config: str | Path | None, root: Path | None) -> Path
     """The config that the run came from, where it is known."""
     if config is not None:
         if not Path(config).is_file():
-            raise OptionError(f'--config: config {str(config)!r} does not exist')
+            raise UserError(f'--config: config {str(config)!r} does not exist')
         return Path(config)
     if root is None or run.config_file is None:
         return None
@@ -92,7 +92,7 @@ def _changes(run: Run, base: Path | None) -> list:
         settings = Config.fromfile(base).to_dict()
     except Exception as error:  # whatever a torn Python file raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OptionError(f'config {base} cannot be read: {reason}') from error
+        raise UserError(f'config {base} cannot be read: {reason}') from error
     return list(compare_settings(settings, run.config))
 
 
@@ -108,10 +108,10 @@ def _results(run: Run, root: Path | None) -> list[Result]:
 
 def _read_given(path: str | Path) -> Result:
     if not Path(path).is_file():
-        raise OptionError(f'--results: file {str(path)!r} does not exist')
+        raise UserError(f'--results: file {str(path)!r} does not exist')
     found = read_result(Path(path))
     if found is None:
-        raise OptionError(
+        raise UserError(
             f'--results: {path} is no JSON of tools/evaluate.py, knn.py or '
             'linear_probe.py'
         )
@@ -138,6 +138,4 @@ def _write(page: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise OptionError(
-            f'--out {page} cannot be written: {error.strerror}'
-        ) from error
+        raise UserError(f'--out {page} cannot be written: {error.strerror}') from error

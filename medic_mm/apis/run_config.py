@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from medic_mm.apis.cfg_options import OptionError, check_options
+from medic_mm.apis.cfg_options import check_options
 from medic_mm.apis.device import adapt_to_cpu, has_accelerator
+from medic_mm.errors import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 # mmseg's preprocessor wants the lists that the Runner's own default makes
@@ -29,11 +30,11 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         options: Dotted keys to values, as :class:`OptionAction` gives them.
 
     Raises:
-        OptionError: where there is no such file, and for an option that no component
+        UserError: where there is no such file, and for an option that no component
             accepts.
     """
     if not Path(path).is_file():
-        raise OptionError(f'config {str(path)!r} does not exist')
+        raise UserError(f'config {str(path)!r} does not exist')
     cfg = Config.fromfile(path)
     if options:
         check_options(cfg, options)

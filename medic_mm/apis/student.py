@@ -16,8 +16,8 @@ from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.checkpoints.backbone import load_backbone
+from medic_mm.errors import UserError
 from medic_mm.registry import MODELS
 
 #: In place of a checkpoint: the backbone as it is before training.
@@ -61,7 +61,7 @@ def load_student(config: Config, checkpoint: str) -> Student:
             ``'random'``: weights drawn with the config's seed.
 
     Raises:
-        OptionError: for a checkpoint that does not exist.
+        UserError: for a checkpoint that does not exist.
         RuntimeError: for one that does not fit; it names the weights.
         ValueError: for a config without a backbone.
     """
@@ -83,10 +83,10 @@ def require_checkpoint(checkpoint: str) -> None:
     """Refuse a checkpoint that does not exist.
 
     Raises:
-        OptionError: where ``checkpoint`` is no file, nor ``'random'``.
+        UserError: where ``checkpoint`` is no file, nor ``'random'``.
     """
     if checkpoint != RANDOM and not Path(checkpoint).is_file():
-        raise OptionError(f'checkpoint {checkpoint!r} does not exist')
+        raise UserError(f'checkpoint {checkpoint!r} does not exist')
 
 
 def seed_of(config: Config) -> int:

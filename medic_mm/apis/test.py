@@ -11,10 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.launch import join_process_group, leave_process_group
 from medic_mm.apis.run_config import (
     build_runner,
@@ -23,6 +21,8 @@ from medic_mm.apis.run_config import (
     set_work_dir,
     tool_command,
 )
+from medic_mm.errors import UserError
+from medic_mm.helpers import unwrapped
 
 _PREDICTIONS = ('.pkl', '.pickle')
 _METRICS = ('.json', '.yaml', '.yml')
@@ -59,21 +59,21 @@ def run_testing(
         The metrics by name.
 
     Raises:
-        OptionError: where the config or the checkpoint does not exist, the config has
+        UserError: where the config or the checkpoint does not exist, the config has
             no test loop or (with ``tta``) no views, ``out`` has another suffix, or an
             option fits no component.
         RuntimeError: where the checkpoint lacks weights of the model.
     """
     if out is not None and Path(out).suffix not in _PREDICTIONS + _METRICS:
-        raise OptionError(
+        raise UserError(
             f'--out {out}: the suffix says what is written, metrics for '
             f'{", ".join(_METRICS)}, predictions for {", ".join(_PREDICTIONS)}'
         )
     cfg = load_config(config, options)
     if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise OptionError(f'checkpoint {str(checkpoint)!r} does not exist')
+        raise UserError(f'checkpoint {str(checkpoint)!r} does not exist')
     if cfg.get('test_cfg') is None or cfg.get('test_dataloader') is None:
-        raise OptionError(
+        raise UserError(
             f'{config} has no test loop (test_cfg, test_dataloader, test_evaluator), '
             'as is usual for pre-training: measure its features by '
             f'{tool_command(tools / "knn.py", config, checkpoint)}'
@@ -100,7 +100,7 @@ def run_testing(
 def _test_on_views(cfg: Config, path: str | Path) -> None:
     missing = [name for name in ('tta_pipeline', 'tta_model') if name not in cfg]
     if missing:
-        raise OptionError(f'--tta: {path} does not set {" and ".join(missing)}')
+        raise UserError(f'--tta: {path} does not set {" and ".join(missing)}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -112,11 +112,7 @@ class _CompleteCheckpoint(Hook):
         self.path = path
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        if isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrapped(runner.model)
         state = checkpoint.get('state_dict', checkpoint)
         found = {re.sub(r'^module\.', '', key) for key in state}
         wanted = model.state_dict()

@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.apis.launch import join_process_group, leave_process_group
 from medic_mm.apis.pretrained import set_pretrained
@@ -20,6 +19,7 @@ from medic_mm.apis.run_config import (
     set_work_dir,
     tool_command,
 )
+from medic_mm.errors import UserError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -64,7 +64,7 @@ def run_training(
         The Runner after training.
 
     Raises:
-        OptionError: where the config or the checkpoint does not exist, an option fits
+        UserError: where the config or the checkpoint does not exist, an option fits
             no component, or an argument needs a setting that the config lacks.
     """
     cfg = load_config(config, options)
@@ -72,9 +72,7 @@ def run_training(
         set_pretrained(cfg, pretrained)
     set_work_dir(cfg, work_dir, config)
     if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
-        raise OptionError(
-            f'{config} has no training loop (train_cfg, train_dataloader)'
-        )
+        raise UserError(f'{config} has no training loop (train_cfg, train_dataloader)')
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if amp:
@@ -103,7 +101,7 @@ def _set_resume(cfg: Config, resume: str) -> list[str]:
     cfg.load_from = None
     if resume != 'auto':
         if '://' not in resume and not Path(resume).is_file():
-            raise OptionError(f'--resume: checkpoint {resume!r} does not exist')
+            raise UserError(f'--resume: checkpoint {resume!r} does not exist')
         cfg.load_from = resume
         return []
     # The host trusts last_checkpoint, which names an absolute path: a moved folder,
@@ -118,7 +116,7 @@ def _set_resume(cfg: Config, resume: str) -> list[str]:
         cfg.load_from = str(max(found, key=lambda path: path.stat().st_mtime))
         return [f'{pointer} names no checkpoint, {cfg.load_from} is the newest.']
     if named:
-        raise OptionError(
+        raise UserError(
             f'{pointer} names {named}, which does not exist, and {work_dir} holds no '
             'other checkpoint: use --resume PATH, or remove that file to start anew'
         )
@@ -127,7 +125,7 @@ def _set_resume(cfg: Config, resume: str) -> list[str]:
 
 def _switch_on_lr_scaling(cfg: Config) -> None:
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise OptionError(
+        raise UserError(
             '--auto-scale-lr needs to know the batch size that the learning rate is '
             'meant for: set auto_scale_lr=dict(base_batch_size=...) in the config'
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.loading import read_state_dict
+from medic_mm.helpers import listed
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,20 @@ def load_backbone(
     if strict and (missing or unexpected):
         raise RuntimeError(
             f'checkpoint {path} does not fit {type(backbone).__name__}: '
-            f'missing {_enumerate(missing)}; unexpected {_enumerate(unexpected)}'
+            f'missing {listed(missing)}; unexpected {listed(unexpected)}'
         )
     absent = set(missing)
     loaded = tuple(name for name in backbone.state_dict() if name not in absent)
     if not loaded:
         raise RuntimeError(
             f'checkpoint {path} has nothing that {type(backbone).__name__} takes: '
-            f'below prefix={prefix!r} it has {_enumerate(unexpected)}'
+            f'below prefix={prefix!r} it has {listed(unexpected)}'
         )
     return LoadReport(loaded, missing, unexpected)
-
-
-def _enumerate(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return (', '.join(names[:most]) or 'nothing') + more
 
 
 def _beginnings(state: dict[str, Tensor]) -> str:
     counts = Counter(
         name.split('.')[0] + '.' if '.' in name else name for name in state
     )
-    return _enumerate(name for name, _ in counts.most_common())
+    return listed(name for name, _ in counts.most_common())

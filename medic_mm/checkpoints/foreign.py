@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from medic_mm.checkpoints.layouts import detect_layout, first_names, translate
+from medic_mm.checkpoints.layouts import detect_layout, translate
+from medic_mm.helpers import listed
 
 _Weights = dict[str, Tensor]
 
@@ -61,7 +62,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str
     weights = _unwrap(dict(state_dict))
     if weights and all(name.startswith(_TEACHERS) for name in weights):
         raise ValueError(
-            f'the weights are those of a teacher alone ({first_names(weights)}): give '
+            f'the weights are those of a teacher alone ({listed(weights)}): give '
             "the student's checkpoint"
         )
     if any(name.startswith(_STUDENT) for name in weights) or any(
@@ -159,7 +160,7 @@ def _from_hugging_face(weights: _Weights) -> _Weights:
             others = [name.replace('.query.', f'.{other}.') for other in _PARTS]
             missing = [other for other in others if other not in weights]
             if missing:
-                raise ValueError(f'{name} has no {first_names(missing)} beside it')
+                raise ValueError(f'{name} has no {listed(missing)} beside it')
             stacked = torch.cat([weights[other] for other in others])
             renamed[f'{part[1]}qkv.{part[3]}'] = stacked
     return renamed

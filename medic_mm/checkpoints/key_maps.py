@@ -15,10 +15,10 @@ from medic_mm.checkpoints.layouts import (
     LAYOUTS,
     TARGETS,
     detect_layout,
-    first_names,
     translate,
 )
 from medic_mm.checkpoints.surroundings import split_off
+from medic_mm.helpers import listed
 
 __all__ = [
     'LAYOUTS',
@@ -60,7 +60,7 @@ class Conversion:
             parts.append(f'{len(self.folded)} LayerScales folded into projections')
         for reason, count in Counter(self.left_out.values()).items():
             names = [name for name, why in self.left_out.items() if why == reason]
-            parts.append(f'left out {count} ({reason}): {first_names(names)}')
+            parts.append(f'left out {count} ({reason}): {listed(names)}')
         return '; '.join(parts)
 
 
@@ -124,7 +124,7 @@ def _names(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
     if unknown:
         raise ValueError(
             f'{len(unknown)} of {len(names)} names do not belong to a Vision '
-            f'Transformer in the layout {source!r}: {first_names(unknown)}'
+            f'Transformer in the layout {source!r}: {listed(unknown)}'
         )
     return {name: str(new) for name, new in names.items()}
 
@@ -148,7 +148,7 @@ def _place(
     needed = [name for name in homeless if not name.startswith(_SPARE)]
     if needed:
         raise ValueError(
-            f'the layout {target!r} has no place for {first_names(needed)}, without '
+            f'the layout {target!r} has no place for {listed(needed)}, without '
             'which the encoder computes something else'
         )
     return {new: hub[name] for name, new in names.items() if new}, homeless

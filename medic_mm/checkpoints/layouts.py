@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from medic_mm.helpers import listed
+
 #: Code bases whose names are known, in the order of the table's columns.
 LAYOUTS = ('mmpretrain', 'mmseg', 'timm', 'mae', 'open_clip')
 
@@ -116,7 +118,7 @@ def detect_layout(names: Iterable[str]) -> str:
     best = max(known, key=known.__getitem__)
     if not known[best]:
         raise ValueError(
-            f'none of the names ({first_names(names)}) is of a known layout: the '
+            f'none of the names ({listed(names)}) is of a known layout: the '
             "official MAE's or timm's (blocks.0.attn.qkv.weight), mmpretrain's "
             "(backbone.layers.0.attn.qkv.weight), mmseg's "
             "(layers.0.attn.qkv.weight) or open_clip's "
@@ -157,10 +159,3 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 def _template(name: str | None) -> str:
     return (name or '').replace('#', '{block}').replace('*', '{kind}')
-
-
-def first_names(names: Iterable[str], most: int = 4) -> str:
-    """The first of some names, for a message."""
-    names = list(names)
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return (', '.join(names[:most]) or 'nothing') + more

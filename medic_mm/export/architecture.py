@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medic_mm.export.source import type_name
+from medic_mm.helpers import type_name
 
 #: Backbones that are the host's ``VisionTransformer`` on whole images.
 BACKBONES = ('MaskedViT', 'RelationViT', 'VisionTransformer', 'MAEViT')

@@ -10,7 +10,8 @@ from typing import Any
 from medic_mm.export.architecture import Architecture
 from medic_mm.export.measured import Accuracy, read_accuracies
 from medic_mm.export.preprocessing import Preprocessing
-from medic_mm.export.source import Source, type_name
+from medic_mm.export.source import Source
+from medic_mm.helpers import type_name
 from medic_mm.version import __version__
 
 _METHODS = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medic_mm.export.source import type_name
+from medic_mm.helpers import type_name
 
 _LOADING = ('LoadImageFromFile', 'LoadReadableImage')
 _LOADERS = ('knn_test_dataloader', 'test_dataloader', 'val_dataloader')

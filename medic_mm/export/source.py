@@ -81,13 +81,6 @@ def read_source(
     )
 
 
-def type_name(settings: Mapping[str, Any]) -> str:
-    """Name of a component without its scope: ``'medic_mm.MaskedViT'``, a class, ..."""
-    kind = settings.get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2]
-
-
 def _backbone_weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     state = next(
         (content[key] for key in WEIGHT_KEYS if isinstance(content.get(key), dict)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from medic_mm.checkpoints.key_maps import convert_keys
 from medic_mm.export.architecture import Architecture, describe_backbone
 from medic_mm.export.preprocessing import Preprocessing, describe_preprocessing
 from medic_mm.export.source import Source
+from medic_mm.helpers import listed
 
 
 def describe_source(source: Source) -> tuple[Architecture, Preprocessing]:
@@ -98,10 +98,5 @@ def _load(
     if missing or found.unexpected_keys:
         raise RuntimeError(
             f'checkpoint {source.path} does not fit its config: in the names of timm, '
-            f'missing {_first(missing)}; unexpected {_first(found.unexpected_keys)}'
+            f'missing {listed(missing)}; unexpected {listed(found.unexpected_keys)}'
         )
-
-
-def _first(names: list[str], most: int = 8) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return (', '.join(itertools.islice(names, most)) or 'nothing') + more

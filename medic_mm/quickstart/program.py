@@ -14,10 +14,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 import medic_mm
-from medic_mm.apis import OptionError
 from medic_mm.apis.report import make_report
 from medic_mm.apis.run_config import load_config
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
+from medic_mm.errors import UserError
 from medic_mm.quickstart.picture import make_picture
 from medic_mm.quickstart.table import HEADINGS, Table, make_table
 from medic_mm.quickstart.teacher import WEIGHTS_FILE, Progress, Recipe, train_teacher
@@ -82,7 +82,7 @@ class Quickstart:
         method: Key of :data:`METHODS`.
 
     Raises:
-        OptionError: where ``work_dir`` holds results of other settings.
+        UserError: where ``work_dir`` holds results of other settings.
     """
 
     root: Path
@@ -180,7 +180,7 @@ class Quickstart:
         """Run ``tools/train.py``; returns the last checkpoint.
 
         Raises:
-            OptionError: where it failed.
+            UserError: where it failed.
         """
         self._train(self.config_path, self.student, self.options, 'pre-training')
         return _last_epoch(self.student, self.config)
@@ -197,7 +197,7 @@ class Quickstart:
             command += ['--cfg-options', *(f'{k}={v}' for k, v in options.items())]
         status = subprocess.run(command, env=_environment(), check=False).returncode
         if status or not checkpoint.is_file():
-            raise OptionError(
+            raise UserError(
                 f'the {what} ended with status {status} (its reason is above); '
                 'a second call goes on where it stopped'
             )
@@ -220,7 +220,7 @@ class Quickstart:
         if not self._settings_file.is_file():
             self._settings_file.write_text(ours + '\n')
         elif self._settings_file.read_text().strip() != ours:
-            raise OptionError(
+            raise UserError(
                 f'{self.work_dir} holds a quickstart of other settings: give '
                 '--fresh to start over, or another --work-dir'
             )

@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from tiny_runs import classifier_config, mae_config
 
-from medic_mm.apis import OptionAction, OptionError, check_options
+from medic_mm.apis import OptionAction, check_options
+from medic_mm.errors import UserError
 
 IMAGES = Path('images')
 
@@ -145,13 +146,13 @@ def test_accepted(cfg: Config, options: dict) -> None:
     'options, message', BAD, ids=lambda value: str(next(iter(value)))[:40]
 )
 def test_refused(cfg: Config, options: dict, message: str) -> None:
-    with pytest.raises(OptionError, match=message.replace('?', r'\?')):
+    with pytest.raises(UserError, match=message.replace('?', r'\?')):
         check_options(cfg, options)
 
 
 def test_every_wrong_key_is_named(cfg: Config) -> None:
     options = {'wrk_dir': 1, 'log_level': 'INFO', 'model.hed': 1}
-    with pytest.raises(OptionError) as error:
+    with pytest.raises(UserError) as error:
         check_options(cfg, options)
     assert [line.split(':')[0] for line in str(error.value).splitlines()] == [
         "the config has no setting 'wrk_dir'",
@@ -169,16 +170,16 @@ def test_preprocessor_and_loops_without_type() -> None:
     cfg = classifier_config(IMAGES)
     check_options(cfg, {'model.data_preprocessor.to_rgb': True, 'test_cfg.fp16': True})
     check_options(cfg, {'test_evaluator.topk': (1, 5)})
-    with pytest.raises(OptionError, match="did you mean 'to_rgb'"):
+    with pytest.raises(UserError, match="did you mean 'to_rgb'"):
         check_options(cfg, {'model.data_preprocessor.torgb': True})
-    with pytest.raises(OptionError, match="test_cfg has no setting 'fp_16'"):
+    with pytest.raises(UserError, match="test_cfg has no setting 'fp_16'"):
         check_options(cfg, {'test_cfg.fp_16': True})
 
 
 def test_iteration_based_loop(cfg: Config) -> None:
     options = {'train_cfg.by_epoch': False, 'train_cfg.max_iters': 5}
     check_options(cfg, options)
-    with pytest.raises(OptionError, match='max_iters'):
+    with pytest.raises(UserError, match='max_iters'):
         check_options(cfg, {'train_cfg.max_iters': 5})
 
 

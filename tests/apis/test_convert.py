@@ -21,9 +21,9 @@ from mmpretrain.registry import MODELS
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.convert import convert_file
 from medic_mm.checkpoints import convert_keys, load_backbone
+from medic_mm.errors import UserError
 
 CONFIG = Config(
     dict(
@@ -212,7 +212,7 @@ def test_bad_files_are_refused_in_one_sentence(kind: str, tmp_path: Path) -> Non
     write, words = BAD[kind]
     path = tmp_path / 'bad.pth'
     write(path)
-    with pytest.raises(OptionError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         convert_file(path, tmp_path / 'out.pth', 'timm')
     assert str(path) in str(caught.value)
     assert '\n' not in str(caught.value)
@@ -220,18 +220,18 @@ def test_bad_files_are_refused_in_one_sentence(kind: str, tmp_path: Path) -> Non
 
 
 def test_bad_settings_are_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r'one of \.safetensors, \.pth, \.pt'):
+    with pytest.raises(UserError, match=r'one of \.safetensors, \.pth, \.pt'):
         convert_file(source, tmp_path / 'a.onnx', 'timm')
-    with pytest.raises(OptionError, match='is SOURCE itself'):
+    with pytest.raises(UserError, match='is SOURCE itself'):
         convert_file(source, source, 'timm')
-    with pytest.raises(OptionError, match='img_size=30 is not a multiple of patch'):
+    with pytest.raises(UserError, match='img_size=30 is not a multiple of patch'):
         convert_file(source, tmp_path / 'a.pth', 'timm', img_size=30)
-    with pytest.raises(OptionError, match="target='beit' is no known layout"):
+    with pytest.raises(UserError, match="target='beit' is no known layout"):
         convert_file(source, tmp_path / 'a.pth', 'beit')
     before = (tmp_path / 'old.pth').write_bytes(b'old')
     torn = tmp_path / 'torn.pth'
     write_torn(torn)
-    with pytest.raises(OptionError):
+    with pytest.raises(UserError):
         convert_file(torn, tmp_path / 'old.pth', 'timm')
     assert (tmp_path / 'old.pth').stat().st_size == before
 

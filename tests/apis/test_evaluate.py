@@ -13,7 +13,6 @@ from mmengine.config import Config
 from shrinking_benchmarks import shrink_benchmark
 
 from medic_mm.apis import evaluate as module
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.evaluate import evaluate
 from medic_mm.apis.evaluation_features import features_config
 from medic_mm.apis.evaluation_plan import (
@@ -25,6 +24,7 @@ from medic_mm.apis.evaluation_plan import (
     read_student,
 )
 from medic_mm.apis.evaluation_table import Evaluation, LeftOut, Row, duration
+from medic_mm.errors import UserError
 
 TINY_MEDIC = 'medic/medic_vit-tiny-p8_1xb100-coslr-20e_cifar10-64px.py'
 TINY_MIMHD = 'mimhd/mimhd_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
@@ -174,10 +174,10 @@ def test_missing_and_incomplete_data(root: Path, tmp_path: Path) -> None:
         'no config of the medic-pre family has a ViT of 6 blocks, 192 wide, patches '
         'of 8, LayerScale'
     )
-    with pytest.raises(OptionError, match=r'nothing can be run\. Left out: fine-tun'):
+    with pytest.raises(UserError, match=r'nothing can be run\. Left out: fine-tun'):
         evaluate(student.checkpoint, root, data, ['finetune'], out=tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
-    with pytest.raises(OptionError, match=r"--data: folder '.*none' does not exist"):
+    with pytest.raises(UserError, match=r"--data: folder '.*none' does not exist"):
         evaluate(student.checkpoint, root, tmp_path / 'none')
 
 
@@ -186,36 +186,36 @@ def test_random_student_of_a_config(root: Path) -> None:
     student = read_student('random', config)
     assert student.family == 'mimhd-pre'
     assert student.title == 'ViT of 6 blocks, 192 wide, patches of 8, no LayerScale'
-    with pytest.raises(OptionError, match="'random' needs --config CONFIG"):
+    with pytest.raises(UserError, match="'random' needs --config CONFIG"):
         read_student('random')
 
 
 def test_bad_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / 'a.pth'
-    with pytest.raises(OptionError, match=r"checkpoint '.*a\.pth' does not exist"):
+    with pytest.raises(UserError, match=r"checkpoint '.*a\.pth' does not exist"):
         read_student(str(path))
     torch.save({'state_dict': {'visual.proj': torch.zeros(1)}}, path)
-    with pytest.raises(OptionError, match=r"no weights below 'backbone\.'"):
+    with pytest.raises(UserError, match=r"no weights below 'backbone\.'"):
         read_student(str(path))
     torch.save({'state_dict': {'backbone.cls_token': torch.zeros(1)}}, path)
-    with pytest.raises(OptionError, match='has no config of its run'):
+    with pytest.raises(UserError, match='has no config of its run'):
         read_student(str(path))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(OptionError, match='is incomplete'):
+    with pytest.raises(UserError, match='is incomplete'):
         read_student(str(path))
     torch.save({'state_dict': {'backbone.x': sys.exit}}, path)
-    with pytest.raises(OptionError, match='carries pickled code'):
+    with pytest.raises(UserError, match='carries pickled code'):
         read_student(str(path))
-    with pytest.raises(OptionError, match=r"config 'no\.py' does not exist"):
+    with pytest.raises(UserError, match=r"config 'no\.py' does not exist"):
         read_student(str(path), Path('no.py'))
 
 
 def test_suite() -> None:
     assert check_suite(['segmentation', ' knn', 'knn']) == ['knn', 'segmentation']
     for wrong in (['knn', 'lineer'], ['']):
-        with pytest.raises(OptionError, match='choose from knn, linear, finetune'):
+        with pytest.raises(UserError, match='choose from knn, linear, finetune'):
             check_suite(wrong)
-    with pytest.raises(OptionError, match='--gpus 0'):
+    with pytest.raises(UserError, match='--gpus 0'):
         evaluate('a.pth', Path(), gpus=0)
 
 
@@ -319,7 +319,7 @@ def test_steps_that_are_done_are_skipped(
     assert json.loads((out / 'evaluation.json').read_text()) == third.as_dict()
 
     moved = data.rename(tmp_path / 'other')
-    with pytest.raises(OptionError, match='knn-cifar10 holds results of other data'):
+    with pytest.raises(UserError, match='knn-cifar10 holds results of other data'):
         evaluate(*arguments[:2], moved, ['knn'], out=out)
 
 

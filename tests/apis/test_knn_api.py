@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from tiny import medic_config
 from torch import nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.knn import evaluate_knn, find_dataloaders, format_report
 from medic_mm.apis.student import Student
+from medic_mm.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +153,7 @@ def test_where_the_data_come_from(folder: Path) -> None:
     found = find_dataloaders(Config(dict(custom_hooks=[hook], **loaders)))
     assert found[0]['batch_size'] == 7
     loaders.pop('knn_test_dataloader')
-    with pytest.raises(OptionError, match='or set knn_test_dataloader at its top'):
+    with pytest.raises(UserError, match='or set knn_test_dataloader at its top'):
         find_dataloaders(Config(loaders))
 
 

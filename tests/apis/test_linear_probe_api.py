@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from labelled import knn_hook_config, make_folder, training_config
 from mmengine.config import Config
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.knn import evaluate_knn
 from medic_mm.apis.linear_probe import BlockEncoder, evaluate_linear
 from medic_mm.apis.student import load_student
+from medic_mm.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +77,7 @@ def test_tool(config, tmp_path, root, monkeypatch, capsys):
 
 
 def test_refuses_wrong_use(config):
-    with pytest.raises(OptionError, match='choose from cls, mean, cls'):
+    with pytest.raises(UserError, match='choose from cls, mean, cls'):
         evaluate_linear(config, 'random', features=['max'])
-    with pytest.raises(OptionError, match=r"'absent\.pth' does not exist"):
+    with pytest.raises(UserError, match=r"'absent\.pth' does not exist"):
         evaluate_linear(config, 'absent.pth')

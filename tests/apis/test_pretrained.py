@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.pretrained import set_pretrained
+from medic_mm.errors import UserError
 
 HOOK = 'medic_mm.PretrainedBackboneHook'
 
@@ -50,7 +50,7 @@ def test_random_takes_the_file_away():
 
 
 def test_wrong_use_is_one_sentence(file):
-    with pytest.raises(OptionError, match=r"checkpoint 'absent\.pth' does not exist"):
+    with pytest.raises(UserError, match=r"checkpoint 'absent\.pth' does not exist"):
         set_pretrained(Config(dict(model=dict(backbone=dict()))), 'absent.pth')
-    with pytest.raises(OptionError, match=r'no model\.backbone'):
+    with pytest.raises(UserError, match=r'no model\.backbone'):
         set_pretrained(Config(dict(model=dict(type='A'))), file)

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from tiny_runs import mae_config, write_config
 
-from medic_mm.apis import OptionError, run_config, sentences_for_users
+from medic_mm.apis import run_config, sentences_for_users
 from medic_mm.apis.launch import join_process_group
 from medic_mm.apis.run_config import (
     fill_dataloaders,
@@ -18,6 +18,7 @@ from medic_mm.apis.run_config import (
     set_work_dir,
     tool_command,
 )
+from medic_mm.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,9 @@ def test_options_are_merged_or_refused(tmp_path: Path) -> None:
     cfg = load_config(path, {'model.head.norm_pix': True, 'param_scheduler.0.end': 2})
     assert cfg.model.head.norm_pix is True
     assert cfg.param_scheduler[0].end == 2
-    with pytest.raises(OptionError, match="did you mean 'norm_pix'"):
+    with pytest.raises(UserError, match="did you mean 'norm_pix'"):
         load_config(path, {'model.head.norm_pixels': True})
-    with pytest.raises(OptionError, match=r'absent\.py.* does not exist'):
+    with pytest.raises(UserError, match=r'absent\.py.* does not exist'):
         load_config(tmp_path / 'absent.py')
 
 
@@ -105,13 +106,13 @@ def test_wrong_use_ends_in_a_sentence(
 ) -> None:
     monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
     with pytest.raises(SystemExit) as exit_info, sentences_for_users():
-        raise OptionError('this is wrong')
+        raise UserError('this is wrong')
     assert exit_info.value.code == 1
     assert capsys.readouterr().err == 'error: this is wrong\n'
     # torchrun shows what was raised
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', '1')
-    with pytest.raises(OptionError), sentences_for_users():
-        raise OptionError('this is wrong')
+    with pytest.raises(UserError), sentences_for_users():
+        raise UserError('this is wrong')
 
 
 def test_other_errors_keep_their_traceback() -> None:
@@ -126,7 +127,7 @@ def test_launcher_that_cannot_work(
     if torch.cuda.is_available():
         pytest.skip('checks what happens without an accelerator')
     monkeypatch.delenv('RANK', raising=False)
-    with pytest.raises(OptionError, match=r'tools/dist_train\.sh'):
+    with pytest.raises(UserError, match=r'tools/dist_train\.sh'):
         join_process_group(Config(), launcher)
 
 
@@ -137,5 +138,5 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     assert join_process_group(Config(), 'pytorch') is False
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
-    with pytest.raises(OptionError, match=r'4 processes .* has 2 GPUs'):
+    with pytest.raises(UserError, match=r'4 processes .* has 2 GPUs'):
         join_process_group(Config(), 'pytorch')

@@ -10,8 +10,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from tiny_runs import classifier_config, mae_config, write_config, write_images
 
-from medic_mm.apis import OptionError, run_training
+from medic_mm.apis import run_training
 from medic_mm.apis.device import has_accelerator
+from medic_mm.errors import UserError
 
 
 class Stop(Exception):
@@ -85,10 +86,10 @@ def test_resumed_run_equals_an_uninterrupted_one(
 
 def test_resume_that_is_impossible(images: Path, tmp_path: Path) -> None:
     config = write_config(classifier_config(images), tmp_path / 'config.py')
-    with pytest.raises(OptionError, match=r"--resume: checkpoint 'a\.pth' does not"):
+    with pytest.raises(UserError, match=r"--resume: checkpoint 'a\.pth' does not"):
         run_training(config, resume='a.pth')
     (tmp_path / 'last_checkpoint').write_text('/gone/epoch_1.pth')
-    with pytest.raises(OptionError, match=r'/gone/epoch_1\.pth, which does not exist'):
+    with pytest.raises(UserError, match=r'/gone/epoch_1\.pth, which does not exist'):
         run_training(config, work_dir=str(tmp_path), resume='auto')
 
 
@@ -139,7 +140,7 @@ def test_learning_rate_follows_the_images_of_a_step(
 
 def test_learning_rate_scaling_without_a_base(images: Path, tmp_path: Path) -> None:
     config = write_config(mae_config(images), tmp_path / 'config.py')
-    with pytest.raises(OptionError, match='base_batch_size'):
+    with pytest.raises(UserError, match='base_batch_size'):
         run_training(config, work_dir=str(tmp_path / 'out'), auto_scale_lr=True)
 
 
@@ -158,5 +159,5 @@ def test_config_without_training(images: Path, tmp_path: Path) -> None:
     cfg = classifier_config(images)
     cfg.train_cfg = None
     config = write_config(cfg, tmp_path / 'config.py')
-    with pytest.raises(OptionError, match='no training loop'):
+    with pytest.raises(UserError, match='no training loop'):
         run_training(config, work_dir=str(tmp_path / 'out'))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medic_mm.apis import OptionError
+from medic_mm.errors import UserError
 from medic_mm.quickstart import program
 from medic_mm.quickstart.program import METHODS, Quickstart
 from medic_mm.quickstart.table import Row, Table
@@ -103,7 +103,7 @@ def test_from_nothing_to_a_picture_and_again(
     assert found == trained
 
     make_root(place, root, length=30)
-    with pytest.raises(OptionError, match='of other settings: give --fresh'):
+    with pytest.raises(UserError, match='of other settings: give --fresh'):
         Quickstart(place, work_dir, method).run()
     Quickstart(place, work_dir, method).start_over()
     assert not (work_dir / 'teacher').exists()
@@ -115,7 +115,7 @@ def test_a_failed_training_is_told(tmp_path, root, capfd):
     (place / 'tools').unlink()
     (place / 'tools').mkdir()
     (place / 'tools' / 'train.py').write_text('raise SystemExit(3)')
-    with pytest.raises(OptionError, match='ended with status 3'):
+    with pytest.raises(UserError, match='ended with status 3'):
         Quickstart(place, tmp_path / 'work').pretrain()
 
 

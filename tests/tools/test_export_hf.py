@@ -23,8 +23,8 @@ from exported import (
 from safetensors import safe_open
 
 import medic_mm
-from medic_mm.apis import OptionError
 from medic_mm.apis.export_hf import export_hf
+from medic_mm.errors import UserError
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, root: Path, *words: object) -> None:
@@ -182,7 +182,7 @@ def test_export_that_timm_reads_otherwise_is_not_kept(
         return model
 
     monkeypatch.setattr('timm.create_model', forgets_layer_scale)
-    with pytest.raises(OptionError, match='nothing was written: in timm, the tokens'):
+    with pytest.raises(UserError, match='nothing was written: in timm, the tokens'):
         export_hf(path, tmp_path / 'folder')
     assert [p.name for p in tmp_path.iterdir()] == ['run']
 

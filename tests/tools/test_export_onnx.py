@@ -11,8 +11,8 @@ import pytest
 import torch
 from exported import MASKED, TINYMIM, images, make_run
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.export_onnx import export_onnx
+from medic_mm.errors import UserError
 
 
 @pytest.mark.parametrize('backbone', [MASKED, TINYMIM], ids=['masked', 'tinymim'])
@@ -62,7 +62,7 @@ def test_missing_packages_and_wrong_names_get_one_sentence(
     error = capsys.readouterr().err
     assert error.startswith('error: ONNX export needs the package onnx: pip install')
     assert error.count('\n') == 1
-    with pytest.raises(OptionError, match=r'use one with \.onnx'):
+    with pytest.raises(UserError, match=r'use one with \.onnx'):
         export_onnx(path, tmp_path / 'vit.pth')
-    with pytest.raises(OptionError, match='is no file, no folder and no id'):
+    with pytest.raises(UserError, match='is no file, no folder and no id'):
         export_onnx(tmp_path / 'none.pth', tmp_path / 'vit.onnx')

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_runs import classifier_config, mae_config, write_config, write_images
 
-from medic_mm.apis import OptionError, run_testing, run_training
+from medic_mm.apis import run_testing, run_training
 from medic_mm.apis.device import has_accelerator
+from medic_mm.errors import UserError
 
 # plain gradient descent, so that rounding is not blown up by Adam's normalisation
 SGD = [
@@ -171,12 +172,12 @@ def test_checkpoint_without_all_weights(trained: Path, tmp_path: Path) -> None:
 )
 def test_wrong_calls_of_test(trained: Path, change: dict, message: str) -> None:
     given = dict(config=trained / 'classifier.py', checkpoint=trained / 'epoch_1.pth')
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(UserError, match=message):
         run_testing(**{**given, **change})
 
 
 def test_config_of_pretraining_points_to_knn(images: Path, tmp_path: Path) -> None:
     config = write_config(mae_config(images), tmp_path / 'mae.py')
     (tmp_path / 'a.pth').touch()
-    with pytest.raises(OptionError, match=r'no test loop .* tools/knn\.py'):
+    with pytest.raises(UserError, match=r'no test loop .* tools/knn\.py'):
         run_testing(config, tmp_path / 'a.pth')

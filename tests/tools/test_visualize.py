@@ -15,9 +15,9 @@ from mmengine.config import Config
 from tiny_mimhd import build_mimhd, mimhd_config
 from tiny_runs import mae_config, write_images
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.visualize import visualize_attention
+from medic_mm.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +153,7 @@ def test_a_missing_teacher_is_named_and_may_be_left_out(
     teacher = mimhd_config()['target_generator']
     teacher.update(random_weights=False, weights='none.pth')
     config = settings(folder, target_generator=teacher)
-    with pytest.raises(OptionError, match=r'none\.pth.*--no-teacher leaves it out'):
+    with pytest.raises(UserError, match=r'none\.pth.*--no-teacher leaves it out'):
         visualize_attention(config, 'random', [folder], tmp_path, limit=1)
     drawn = visualize_attention(
         config, 'random', [folder], tmp_path, limit=1, with_teacher=False
@@ -219,12 +219,12 @@ def test_bad_input_gives_one_sentence(
 
 def test_other_backbones_are_refused(folder: Path, tmp_path: Path) -> None:
     backbone = dict(type='mmpretrain.ResNet', depth=18)
-    with pytest.raises(OptionError, match='cannot be read from ResNet: it takes'):
+    with pytest.raises(UserError, match='cannot be read from ResNet: it takes'):
         visualize_attention(
             settings(folder, backbone=backbone), 'random', [folder], tmp_path
         )
     config = Config(dict(model=dict(type='MAE')))
-    with pytest.raises(OptionError, match=r'no model\.backbone'):
+    with pytest.raises(UserError, match=r'no model\.backbone'):
         visualize_attention(config, 'random', [folder], tmp_path)
 
 

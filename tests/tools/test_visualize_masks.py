@@ -14,12 +14,12 @@ from mmengine.config import Config
 from tiny_mimhd import mimhd_config
 from tiny_runs import mae_config, write_images
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.visualize import (
     visualize_evolution,
     visualize_features,
     visualize_masks,
 )
+from medic_mm.errors import UserError
 
 QUICKSTART = 'configs/quickstart/medic_tiny.py'
 RANDOM_TEACHER = 'model.target_generator.random_weights=True'
@@ -165,7 +165,7 @@ def test_the_hosts_mae_has_a_ratio_and_no_teacher(
     ]
     [(_, masks, grid, settings)] = drawn_masks
     assert (len(masks), grid, settings.num_masked) == (3, (4, 4), 8)
-    with pytest.raises(OptionError, match="needs a teacher's attention: The config"):
+    with pytest.raises(UserError, match="needs a teacher's attention: The config"):
         visualize_evolution(config, [photos], tmp_path)
     drawn = visualize_features(config, 'random', [photos], tmp_path)
     assert len(drawn.files) == len(drawn.notes) == 1

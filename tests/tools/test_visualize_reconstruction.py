@@ -20,9 +20,9 @@ from tiny_mimhd import build_mimhd, mimhd_config
 from tiny_runs import mae_config
 from torch import Tensor, nn
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.visualize import visualize_reconstruction
 from medic_mm.apis.visualize.chosen_images import in_turns, shorten
+from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
 from medic_mm.models.algorithms import MEDiC
 from medic_mm.visualization.reconstruction import Reconstruction
@@ -199,7 +199,7 @@ def test_a_model_that_makes_its_own_masks_gets_samples_without(
 
     config = medic(folder)
     del config.train_dataloader.dataset.pipeline[2]
-    with pytest.raises(OptionError, match='the data samples have no mask'):
+    with pytest.raises(UserError, match='the data samples have no mask'):
         visualize_reconstruction(config, 'random', [folder], tmp_path)
     monkeypatch.setattr(MEDiC, 'split', split)
     visualize_reconstruction(config, 'random', [folder], tmp_path, limit=2)

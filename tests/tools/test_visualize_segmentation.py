@@ -16,9 +16,9 @@ from mmengine.registry import MODELS, DefaultScope
 from shrinking_benchmarks import shrink_benchmark
 from torch import nn
 
-from medic_mm.apis import OptionError
 from medic_mm.apis.visualize import visualize_segmentation
 from medic_mm.apis.visualize.segmentation import evenly
+from medic_mm.errors import UserError
 
 CAMVID = 'vit-tiny-p8_medic-pre_upernet_1xb8-400i_camvid-240x176.py'
 DRAW = 'medic_mm.apis.visualize.segmentation.draw_segmentations'
@@ -242,7 +242,7 @@ def test_without_mmseg_one_sentence_says_what_to_install(
             test_dataloader=dict(dataset=dict(pipeline=[])),
         )
     )
-    with pytest.raises(OptionError, match=r'needs mmsegmentation: pip install .*\[seg'):
+    with pytest.raises(UserError, match=r'needs mmsegmentation: pip install .*\[seg'):
         visualize_segmentation(config, 'random', [], tmp_path)
 
 

@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.student import RANDOM, Student
 from medic_mm.apis.visualize.common import (
@@ -25,6 +24,7 @@ from medic_mm.apis.visualize.common import (
     require_backbone,
 )
 from medic_mm.apis.visualize.mask_settings import find_mask_transform
+from medic_mm.errors import UserError
 from medic_mm.registry import MODELS, TRANSFORMS
 from medic_mm.visualization.patch_attention import patch_attention
 
@@ -67,7 +67,7 @@ def read_attended(
         with_teacher: False leaves the teacher out.
 
     Raises:
-        OptionError: for images or a config that cannot be used.
+        UserError: for images or a config that cannot be used.
     """
     if config is not None:
         require_backbone(config)
@@ -80,7 +80,7 @@ def read_attended(
     student = open_student(config, RANDOM, device)
     backbone: Any = student.backbone
     if getattr(backbone, 'patch_resolution', None) is None:
-        raise OptionError(
+        raise UserError(
             f'model.backbone is {type(backbone).__name__}, which has no patches to '
             'mask: give the config of a plain ViT'
         )
@@ -122,7 +122,7 @@ def count_masked(
     """Patches to hide: by the ratio, else as the config's own masks, else 40 %.
 
     Raises:
-        OptionError: for a ratio that leaves nothing to hide or nothing to see.
+        UserError: for a ratio that leaves nothing to hide or nothing to see.
     """
     length = grid[0] * grid[1]
     own = _own_ratio(config) if config is not None else None
@@ -130,7 +130,7 @@ def count_masked(
     # the small shift keeps 0.29 * 100 from becoming 28
     count = int(length * share + 1e-6) if 0 < share < 1 else 0
     if not 0 < count < length:
-        raise OptionError(
+        raise UserError(
             f'--ratio {share:g} would hide {count} of {length} patches: use a share '
             f'between {1 / length:.2g} and 1'
         )

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.student import Student
 from medic_mm.apis.visualize.common import (
@@ -24,6 +23,7 @@ from medic_mm.apis.visualize.common import (
     require_folder,
     save_figure,
 )
+from medic_mm.errors import UserError
 from medic_mm.visualization.attention import (
     ClassAttention,
     choose_block,
@@ -66,7 +66,7 @@ def visualize_attention(
             where there is one.
 
     Raises:
-        OptionError: for images, weights, a block or a backbone that cannot be used; one
+        UserError: for images, weights, a block or a backbone that cannot be used; one
             sentence names what would be right.
     """
     require_backbone(config)
@@ -76,7 +76,7 @@ def visualize_attention(
     try:
         number = choose_block(student.backbone, block)
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
     inputs = load_images(config, paths, student.backbone.img_size)
     teacher, notes = load_teacher(config) if with_teacher else (None, [])
     pictures, sides, unreadable = _read(student, teacher, inputs, number)

@@ -11,9 +11,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.knn import find_dataloaders
+from medic_mm.errors import UserError
 from medic_mm.registry import DATASETS
 
 _LONGEST_NAME = 15
@@ -35,22 +35,22 @@ def choose_images(
         uint8 BGR ``(B, 3, H, W)``, and a short name for each: of the file or the class.
 
     Raises:
-        OptionError: for images that cannot be found or read, and where none are given
+        UserError: for images that cannot be found or read, and where none are given
             and the config has no data for k-NN.
     """
     if limit < 1:
-        raise OptionError(f'--limit {limit}: use 1 or more')
+        raise UserError(f'--limit {limit}: use 1 or more')
     if images:
         paths = find_images(images, limit)
         return load_images(config, paths, size), [shorten(path.stem) for path in paths]
     try:
         settings = find_dataloaders(config)[1]['dataset']
-    except OptionError as error:
-        raise OptionError(f'no IMAGES are given, and {error}') from error
+    except UserError as error:
+        raise UserError(f'no IMAGES are given, and {error}') from error
     try:
         dataset = DATASETS.build(copy.deepcopy(settings))
     except (OSError, RuntimeError) as error:
-        raise OptionError(
+        raise UserError(
             f"the config's images cannot be read: {error} (IMAGES names others)"
         ) from error
     labels = [dataset.get_data_info(i).get('gt_label') for i in range(len(dataset))]
@@ -58,7 +58,7 @@ def choose_images(
     inputs = [dataset[index]['inputs'] for index in chosen]
     wrong = {tuple(image.shape[1:]) for image in inputs} - {tuple(size)}
     if wrong:
-        raise OptionError(
+        raise UserError(
             f"the config's k-NN test images are of {wrong.pop()} pixels but the "
             f'backbone takes {tuple(size)}: give IMAGES, which are resized'
         )

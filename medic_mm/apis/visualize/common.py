@@ -6,18 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmpretrain.models.utils import TwoNormDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.student import Student, load_student
+from medic_mm.errors import UserError
+from medic_mm.helpers import choose_device
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
 from medic_mm.registry import MODELS
 
@@ -42,26 +41,21 @@ def require_backbone(config: Config) -> None:
     """Refuse a config that is none of pre-training.
 
     Raises:
-        OptionError: where it has no ``model.backbone``.
+        UserError: where it has no ``model.backbone``.
     """
     if 'backbone' not in (config.get('model') or {}):
-        raise OptionError('the config has no model.backbone: give one of pre-training')
+        raise UserError('the config has no model.backbone: give one of pre-training')
 
 
 def require_folder(out: str | Path) -> Path:
     """``out``, which need not exist yet.
 
     Raises:
-        OptionError: where it is a file.
+        UserError: where it is a file.
     """
     if Path(out).exists() and not Path(out).is_dir():
-        raise OptionError(f'--out {out} is a file: give a folder')
+        raise UserError(f'--out {out} is a file: give a folder')
     return Path(out)
-
-
-def choose_device(device: str) -> torch.device:
-    """``'cpu'``, ``'cuda:1'`` and so on; ``'auto'`` is an accelerator, if any."""
-    return torch.device(get_device() if device == 'auto' else device)
 
 
 def enter_scope(config: Config) -> None:
@@ -75,13 +69,13 @@ def open_student(config: Config, checkpoint: str, device: str) -> Student:
     Enters the config's scope.
 
     Raises:
-        OptionError: for a checkpoint that does not exist or does not fit.
+        UserError: for a checkpoint that does not exist or does not fit.
     """
     enter_scope(config)
     try:
         return load_student(config, checkpoint).to(choose_device(device))
     except RuntimeError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def load_teacher(
@@ -94,7 +88,7 @@ def load_teacher(
         wanted: What the picture needs of the teacher, for the sentence.
 
     Raises:
-        OptionError: for a teacher whose weights cannot be loaded.
+        UserError: for a teacher whose weights cannot be loaded.
     """
     settings = config.model.get('target_generator')
     if settings is None:
@@ -110,7 +104,7 @@ def load_teacher(
         teacher = MODELS.build(settings)
         teacher.init_weights()
     except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(
+        raise UserError(
             f'the teacher cannot be loaded: {error} (--no-teacher leaves it out)'
         ) from error
     return teacher, []

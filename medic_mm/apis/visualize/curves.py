@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.visualize.common import Drawn, save_figure
+from medic_mm.errors import UserError
 from medic_mm.visualization.curves import find_logs, read_curves
 from medic_mm.visualization.run_curves import Run, compare_runs, draw_runs
 
@@ -30,7 +30,7 @@ def visualize_curves(
         labels: A name for each run. Default: the names of the folders.
 
     Raises:
-        OptionError: for a folder without a log, labels that do not fit the runs, or a
+        UserError: for a folder without a log, labels that do not fit the runs, or a
             file of another suffix.
     """
     path = _output(Path(out))
@@ -41,10 +41,10 @@ def visualize_curves(
             for name, run in zip(names, runs, strict=True)
         ]
     except (OSError, ValueError) as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
     panels = compare_runs(found)
     if not panels:
-        raise OptionError(
+        raise UserError(
             f'the logs of {", ".join(map(str, runs))} have no losses, k-NN accuracies '
             'or times to draw'
         )
@@ -82,7 +82,7 @@ def _output(out: Path) -> Path:
     if out.is_dir() or not out.suffix:
         return out / 'curves.png'
     if out.suffix not in _SUFFIXES:
-        raise OptionError(
+        raise UserError(
             f'--out {out}: give a folder, or a file ending in {", ".join(_SUFFIXES)}'
         )
     return out
@@ -92,7 +92,7 @@ def _names(runs: Sequence[str | Path], labels: Sequence[str] | None) -> list[str
     """A name for each run: the folder's, with as many parents as tell them apart."""
     if labels is not None:
         if len(labels) != len(runs):
-            raise OptionError(
+            raise UserError(
                 f'--labels has {len(labels)} names for {len(runs)} runs: give one for '
                 'each'
             )
@@ -106,5 +106,5 @@ def _names(runs: Sequence[str | Path], labels: Sequence[str] | None) -> list[str
             names = ['/'.join(path.parts[-depth:]) for path in paths]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise OptionError(f'two runs are called {twice[0]!r}: give each its own label')
+        raise UserError(f'two runs are called {twice[0]!r}: give each its own label')
     return names

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from torch import Tensor
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.visualize.attended import Attended, count_masked, read_attended
 from medic_mm.apis.visualize.common import (
     Drawn,
@@ -19,6 +18,7 @@ from medic_mm.apis.visualize.common import (
     require_folder,
     save_figure,
 )
+from medic_mm.errors import UserError
 from medic_mm.visualization.evolution import (
     EvolutionSettings,
     Stage,
@@ -61,7 +61,7 @@ def visualize_evolution(
         device: As in :func:`visualize_attention`.
 
     Raises:
-        OptionError: for images, settings or a config that cannot be used.
+        UserError: for images, settings or a config that cannot be used.
     """
     folder = require_folder(out)
     length = epochs if epochs is not None else _own_epochs(config)
@@ -87,7 +87,7 @@ def _evolve(
     try:
         return evolve(attention, grid, settings)
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _own_epochs(config: Config) -> int:
@@ -96,10 +96,10 @@ def _own_epochs(config: Config) -> int:
 
 def _require_epochs(epochs: int, at: Sequence[int] | None) -> None:
     if epochs < 1:
-        raise OptionError(f'--epochs {epochs}: use 1 or more')
+        raise UserError(f'--epochs {epochs}: use 1 or more')
     for epoch in at or ():
         if not 0 <= epoch < epochs:
-            raise OptionError(
+            raise UserError(
                 f'--at {epoch} is out of range: a training of {epochs} epochs has 0 to '
                 f'{epochs - 1}'
             )
@@ -108,7 +108,7 @@ def _require_epochs(epochs: int, at: Sequence[int] | None) -> None:
 def _require_attention(found: Attended) -> Tensor:
     if found.attention is None:
         reason = ' '.join(found.notes)
-        raise OptionError(f"evolution needs a teacher's attention: {reason}")
+        raise UserError(f"evolution needs a teacher's attention: {reason}")
     return found.attention
 
 

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.student import Student
 from medic_mm.apis.visualize.common import (
@@ -23,6 +22,7 @@ from medic_mm.apis.visualize.common import (
     require_folder,
     save_figure,
 )
+from medic_mm.errors import UserError
 from medic_mm.visualization.feature_figures import draw_features
 from medic_mm.visualization.patch_tokens import (
     PatchTokens,
@@ -56,7 +56,7 @@ def visualize_features(
         device: As in :func:`visualize_attention`.
 
     Raises:
-        OptionError: for images, weights, a block or a backbone that cannot be used; one
+        UserError: for images, weights, a block or a backbone that cannot be used; one
             sentence names what would be right.
     """
     require_backbone(config)
@@ -69,7 +69,7 @@ def visualize_features(
     try:
         pictures, sides = _read(student, teacher, inputs, block)
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
     figure = Figure()
     draw_features(figure, pictures, sides)
     return Drawn([save_figure(figure, folder / 'features.png')], notes)

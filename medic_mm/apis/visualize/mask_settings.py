@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.models import MAE
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.datasets.transforms import BlockMask, GridMask, RandomMask
+from medic_mm.errors import UserError
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.registry import MODELS, TRANSFORMS
 
@@ -43,11 +43,11 @@ def set_mask_ratio(config: Config, ratio: float) -> None:
         ratio: Share of patches in (0, 1).
 
     Raises:
-        OptionError: for a ratio out of range, or a config that says nowhere how much is
+        UserError: for a ratio out of range, or a config that says nowhere how much is
             hidden.
     """
     if not 0 < ratio < 1 or math.isnan(ratio):
-        raise OptionError(f'--ratio {ratio}: use a share above 0 and below 1')
+        raise UserError(f'--ratio {ratio}: use a share above 0 and below 1')
     step = find_mask_transform(config)
     kind = _model_class(config)
     if config.model.get('masking') is not None:
@@ -60,7 +60,7 @@ def set_mask_ratio(config: Config, ratio: float) -> None:
     elif issubclass(kind, MAE):
         config.model['backbone']['mask_ratio'] = ratio
     else:
-        raise OptionError(
+        raise UserError(
             f'--ratio {ratio}: the config has no mask to change: put BlockMask, '
             'RandomMask or GridMask before PackInputs in its training pipeline'
         )

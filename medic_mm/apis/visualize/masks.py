@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.visualize.attended import count_masked, least_block, read_attended
 from medic_mm.apis.visualize.common import Drawn, require_folder, save_figure
+from medic_mm.errors import UserError
 from medic_mm.visualization.mask_figures import draw_masks
 from medic_mm.visualization.masks import MaskSettings, draw_all_masks
 
@@ -44,7 +44,7 @@ def visualize_masks(
         device: As in :func:`visualize_attention`.
 
     Raises:
-        OptionError: for images, settings or a config that cannot be used.
+        UserError: for images, settings or a config that cannot be used.
     """
     folder = require_folder(out)
     found = read_attended(config, images, limit, device, with_teacher)
@@ -59,7 +59,7 @@ def visualize_masks(
     try:
         masks = draw_all_masks(found.grid, len(found.paths), settings, found.attention)
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
     figure = Figure()
     draw_masks(figure, found.pictures, masks, found.grid, settings)
     missing = ['Without a config there is no attention: no evolved masks.']

@@ -14,7 +14,6 @@ from mmpretrain.models import MAE
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.student import RANDOM, require_checkpoint, seed_of
 from medic_mm.apis.visualize.chosen_images import choose_images
 from medic_mm.apis.visualize.common import (
@@ -27,6 +26,7 @@ from medic_mm.apis.visualize.common import (
 )
 from medic_mm.apis.visualize.mask_settings import find_mask_transform, set_mask_ratio
 from medic_mm.apis.visualize.whole_model import load_whole
+from medic_mm.errors import UserError
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.registry import MODELS, TRANSFORMS
 from medic_mm.visualization.reconstruction import Reconstruction, reconstruct
@@ -64,7 +64,7 @@ def visualize_reconstruction(
             where there is one.
 
     Raises:
-        OptionError: for images, weights, a ratio or a model that cannot be used; one
+        UserError: for images, weights, a ratio or a model that cannot be used; one
             sentence names what would be right.
     """
     require_backbone(config)
@@ -87,7 +87,7 @@ def open_model(config: Config, checkpoint: str, device: torch.device) -> nn.Modu
     A teacher that has no part in predicting pixels is left out.
 
     Raises:
-        OptionError: for a checkpoint that does not fit the model, or a teacher that
+        UserError: for a checkpoint that does not fit the model, or a teacher that
             cannot be loaded.
     """
     settings = copy.deepcopy(dict(config.model))
@@ -97,9 +97,7 @@ def open_model(config: Config, checkpoint: str, device: torch.device) -> nn.Modu
     try:
         model = MODELS.build(settings)
     except ValueError as error:
-        raise OptionError(
-            f'the model of the config cannot be built: {error}'
-        ) from error
+        raise UserError(f'the model of the config cannot be built: {error}') from error
     teacher = getattr(model, 'target_generator', None)
     if teacher is not None:
         if isinstance(model, MIMHD) or settings.get('masking') is not None:
@@ -137,14 +135,14 @@ def _mask_transform(config: Config) -> Callable | None:
     try:
         return TRANSFORMS.build(dict(step))
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _load_teacher(teacher: nn.Module) -> None:
     try:
         teacher.init_weights()
     except (OSError, RuntimeError, ValueError) as error:
-        raise OptionError(
+        raise UserError(
             f'the teacher, which the prediction needs, cannot be loaded: {error}'
         ) from error
 
@@ -166,7 +164,7 @@ def _reconstruct(
             try:
                 found.append(reconstruct(model, data))
             except ValueError as error:
-                raise OptionError(str(error)) from error
+                raise UserError(str(error)) from error
     return found
 
 

@@ -18,17 +18,17 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.apis.image_files import find_images
 from medic_mm.apis.student import RANDOM, require_checkpoint, seed_of
 from medic_mm.apis.visualize.common import (
     Drawn,
-    choose_device,
     enter_scope,
     require_folder,
     save_figure,
 )
 from medic_mm.apis.visualize.whole_model import load_whole
+from medic_mm.errors import UserError
+from medic_mm.helpers import choose_device
 from medic_mm.registry import DATASETS, MODELS
 from medic_mm.visualization.segmentation import Classes, Segmentation
 from medic_mm.visualization.segmentation_figures import draw_segmentations
@@ -64,13 +64,13 @@ def visualize_segmentation(
             where there is one.
 
     Raises:
-        OptionError: for images, annotations or weights that cannot be used, a config
+        UserError: for images, annotations or weights that cannot be used, a config
             that is none of segmentation, and where mmsegmentation is not installed.
     """
     if limit < 1:
-        raise OptionError(f'--limit {limit}: use 1 or more')
+        raise UserError(f'--limit {limit}: use 1 or more')
     if annotations is not None and not images:
-        raise OptionError(
+        raise UserError(
             f'--annotations {annotations} needs IMAGES: without them, images and '
             "ground truth are those of the config's data set"
         )
@@ -92,7 +92,7 @@ def open_segmentor(config: Config, checkpoint: str, device: torch.device) -> nn.
     """The segmentor of a config with all its weights, in eval mode.
 
     Raises:
-        OptionError: for a checkpoint that does not fit.
+        UserError: for a checkpoint that does not fit.
     """
     settings = copy.deepcopy(dict(config.model))
     settings['backbone']['init_cfg'] = None  # a file of pre-training is not needed
@@ -115,7 +115,7 @@ def _write(
         try:
             draw_segmentations(figure, page, classes, heading)
         except ValueError as error:
-            raise OptionError(str(error)) from error
+            raise UserError(str(error)) from error
         suffix = f'_{first // _PER_PICTURE + 1}' if first else ''
         files.append(save_figure(figure, folder / f'segmentation{suffix}.png'))
     return files
@@ -125,7 +125,7 @@ def _require_mmseg() -> None:
     try:
         importlib.import_module('mmseg.models')
     except ImportError as error:
-        raise OptionError(
+        raise UserError(
             f"segmentation needs mmsegmentation: pip install 'medic_mm[seg]' ({error})"
         ) from error
 
@@ -134,7 +134,7 @@ def _test_data(config: Config) -> dict[str, Any]:
     """Settings of the test data set, or else of the validation data set."""
     model = config.get('model') or {}
     if config.get('default_scope') != 'mmseg' or 'decode_head' not in model:
-        raise OptionError(
+        raise UserError(
             "the config is none of segmentation (default_scope='mmseg', a model with "
             'decode_head): give one of configs/benchmarks/segmentation'
         )
@@ -142,7 +142,7 @@ def _test_data(config: Config) -> dict[str, Any]:
         settings = (config.get(name) or {}).get('dataset')
         if settings is not None and 'pipeline' in settings:
             return copy.deepcopy(dict(settings))
-    raise OptionError(
+    raise UserError(
         'the config has no test_dataloader or val_dataloader with a data set, which '
         'says how images are read and which classes there are'
     )
@@ -160,18 +160,18 @@ def _choose_samples(
         # with files of the user, the data set need not be there
         dataset = DATASETS.build(dict(settings, pipeline=[], lazy_init=given))
     except OSError as error:
-        raise OptionError(
+        raise UserError(
             f"the config's test images cannot be read: {error} (IMAGES names others)"
         ) from error
     meta = dataset.metainfo
     if not meta.get('classes'):
-        raise OptionError(
+        raise UserError(
             "the config's test data set names no classes: set metainfo.classes"
         )
     classes = Classes(meta['classes'], meta['palette'], dataset.ignore_index)
     if not given:
         if not len(dataset):
-            raise OptionError("the config's test data set has no images")
+            raise UserError("the config's test data set has no images")
         return [dataset.get_data_info(i) for i in evenly(len(dataset), limit)], classes
     samples = []
     for path in find_images(images, limit):
@@ -205,7 +205,7 @@ def _annotation(dataset: BaseDataset, image: Path, folder: Path) -> Path:
     below = sorted(folder.rglob(name)) if folder.is_dir() else []
     if len(below) == 1:
         return below[0]
-    raise OptionError(
+    raise UserError(
         f'--annotations {folder} has {"several files" if below else "no file"} {name} '
         f'for the image {image}'
     )
@@ -216,7 +216,7 @@ def _require_classes(model: nn.Module, classes: Classes) -> None:
     # a cascade of heads predicts by its last one
     count = (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
     if count != len(classes.names):
-        raise OptionError(
+        raise UserError(
             f'model.decode_head has num_classes={count} but the test data set '
             f'{len(classes.names)} classes: they must be equal'
         )
@@ -228,10 +228,10 @@ def _segment(model: nn.Module, pipeline: Sequence[dict], sample: dict) -> Segmen
     path = sample['img_path']
     image = cv2.imread(path)
     if image is None:
-        raise OptionError(f'{path!r} is no image that can be read')
+        raise UserError(f'{path!r} is no image that can be read')
     known = 'seg_map_path' in sample
     if known and not Path(sample['seg_map_path']).is_file():
-        raise OptionError(f'the ground truth {sample["seg_map_path"]!r} does not exist')
+        raise UserError(f'the ground truth {sample["seg_map_path"]!r} does not exist')
     steps = [step for step in pipeline if known or step['type'] != 'LoadAnnotations']
     packed = Compose(steps)(dict(sample))
     data = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
@@ -241,7 +241,7 @@ def _segment(model: nn.Module, pipeline: Sequence[dict], sample: dict) -> Segmen
     if known:
         truth = packed['data_samples'].gt_sem_seg.data[0].cpu().numpy()
         if truth.shape != prediction.shape:
-            raise OptionError(
+            raise UserError(
                 f'the ground truth of {path} has {truth.shape} pixels, the prediction '
                 f'{prediction.shape}: load annotations after resizing in the test '
                 'pipeline'

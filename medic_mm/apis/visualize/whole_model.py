@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from torch import nn
 
-from medic_mm.apis.cfg_options import OptionError
 from medic_mm.checkpoints import read_state_dict
+from medic_mm.errors import UserError
 
 _SHOWN = 3
 
@@ -20,15 +20,15 @@ def load_whole(model: nn.Module, checkpoint: str) -> None:
         checkpoint: The file.
 
     Raises:
-        OptionError: for a file that cannot be read, and where weights are missing, left
+        UserError: for a file that cannot be read, and where weights are missing, left
             over or of another shape; it names some.
     """
     try:
         found = model.load_state_dict(read_state_dict(checkpoint), strict=False)
     except (OSError, RuntimeError) as error:
-        raise OptionError(' '.join(str(error).split())) from error
+        raise UserError(' '.join(str(error).split())) from error
     if found.missing_keys or found.unexpected_keys:
-        raise OptionError(
+        raise UserError(
             f'checkpoint {checkpoint} does not fit {type(model).__name__} of the '
             f'config: missing {_some(found.missing_keys)}; unexpected '
             f'{_some(found.unexpected_keys)}'

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner, autocast
 from torch import nn
@@ -25,6 +24,7 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.helpers import unwrapped
 from medic_mm.registry import HOOKS
 
 
@@ -84,7 +84,7 @@ class KNNHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Build the loaders, check everything, and evaluate a fresh run."""
-        model = _student(runner)
+        model = unwrapped(runner.model)
         self._encode = TokenEncoder(model, self.features)
         with preserved_randomness(_device(model)):
             self._loaders = [
@@ -121,7 +121,7 @@ class KNNHook(Hook):
 
     def _evaluate(self, runner: Runner, step: int) -> None:
         start = time.perf_counter()
-        model = _student(runner)
+        model = unwrapped(runner.model)
         device = _device(model)
         with preserved_randomness(device), _precision(runner, device):
             train, test = (
@@ -157,10 +157,6 @@ class KNNHook(Hook):
                 f'k-NN {when}: features have NaN or infinite values, so they have no '
                 'accuracy: the network diverged'
             )
-
-
-def _student(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _device(model: nn.Module) -> torch.device:

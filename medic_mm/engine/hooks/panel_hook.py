@@ -11,13 +11,13 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import nn
 
 from medic_mm.engine.randomness import preserved_randomness
 from medic_mm.eval_mode import eval_mode
+from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers import CachedTeacher
 from medic_mm.registry import HOOKS
 from medic_mm.visualization.panel import Panel, decodes, make_panel, render_panel
@@ -77,14 +77,14 @@ class PanelHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the images, and see that a panel can be made of them."""
-        with preserved_randomness(_device(_unwrapped(runner))):
+        with preserved_randomness(_device(unwrapped(runner.model))):
             # by all processes, since some data sets wait for all
             dataset = DATASETS.build(copy.deepcopy(self.dataset_config))
             if not is_main_process():
                 return
             _seed(torch.device('cpu'))
             self._batch = _read(dataset, self.num_images)
-        _require_masks(_unwrapped(runner), self._batch)
+        _require_masks(unwrapped(runner.model), self._batch)
         self._make(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -97,7 +97,7 @@ class PanelHook(Hook):
         runner.visualizer.add_image(PANEL_NAME, picture, step=epoch)
 
     def _make(self, runner: Runner) -> Panel:
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         device = _device(model)
         cached = getattr(model, 'target_generator', None)
         with preserved_randomness(device), eval_mode(model):
@@ -107,10 +107,6 @@ class PanelHook(Hook):
         if isinstance(cached, CachedTeacher):
             cached.teacher.network.cpu()  # where it rests while the cache answers
         return panel
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from medic_mm.checkpoints.backbone import LoadReport, load_backbone
+from medic_mm.helpers import listed, type_name, unwrapped
 from medic_mm.registry import HOOKS
 
 
@@ -95,8 +95,8 @@ class PretrainedBackboneHook(Hook):
         total = len(report.loaded) + len(report.missing)
         runner.logger.info(
             f'Backbone from {path}: {len(report.loaded)} of {total} weights loaded; '
-            f'new in the network: {_listed(report.missing)}; '
-            f'left in the file: {_listed(report.unexpected)}.'
+            f'new in the network: {listed(report.missing)}; '
+            f'left in the file: {listed(report.unexpected)}.'
         )
 
     def _refuse_gaps(self, name: str, path: str, report: LoadReport) -> None:
@@ -104,15 +104,13 @@ class PretrainedBackboneHook(Hook):
         unexpected = _beyond(report.unexpected, self.left)
         if missing or unexpected:
             raise RuntimeError(
-                f'checkpoint {path} does not fit {name}: missing {_listed(missing)}; '
-                f'unexpected {_listed(unexpected)}{_advice(missing, unexpected)}'
+                f'checkpoint {path} does not fit {name}: missing {listed(missing)}; '
+                f'unexpected {listed(unexpected)}{_advice(missing, unexpected)}'
             )
 
 
 def _backbone(runner: Runner) -> nn.Module:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if isinstance(model, BaseTTAModel):
-        model = model.module
+    model = unwrapped(runner.model)
     backbone = getattr(model, 'backbone', None)
     if backbone is None:
         raise ValueError(
@@ -123,9 +121,7 @@ def _backbone(runner: Runner) -> nn.Module:
 
 
 def _is_pretrained(step: dict) -> bool:
-    kind = step.get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
+    return type_name(step) in ('Pretrained', 'PretrainedInit')
 
 
 def _beyond(names: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
@@ -147,8 +143,3 @@ def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     if any(name.startswith(('layers.', 'blocks.')) for name in unexpected):
         return ' (another architecture, or another layout of names)'
     return ''
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return (', '.join(names[:most]) or 'nothing') + more

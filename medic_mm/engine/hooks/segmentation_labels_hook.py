@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from medic_mm.helpers import unwrapped
 from medic_mm.registry import HOOKS
 
 
@@ -56,10 +56,7 @@ class SegmentationLabelsHook(Hook):
 
 
 def _head(runner: Runner) -> nn.Module | None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if isinstance(model, BaseTTAModel):
-        model = model.module
-    head = getattr(model, 'decode_head', None)
+    head = getattr(unwrapped(runner.model), 'decode_head', None)
     # a cascade of heads predicts by its last one
     return head[-1] if isinstance(head, nn.ModuleList) else head
 

@@ -25,7 +25,6 @@ from mmengine.dist import (
 )
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -34,6 +33,7 @@ from medic_mm.datasets.view_rows import RowCollate, ViewRows, innermost_dataset
 from medic_mm.engine.hooks.teacher_cache_check import require_agreement
 from medic_mm.engine.hooks.teacher_cache_key import cache_key, dataset_config, describe
 from medic_mm.engine.randomness import preserved_randomness
+from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers.cached import CachedTeacher
 from medic_mm.models.teachers.token_file import (
     TokenWriter,
@@ -91,8 +91,7 @@ class TeacherCacheHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fill or check the cache and attach it to the teacher."""
-        wrapped = is_model_wrapper(runner.model)
-        model = runner.model.module if wrapped else runner.model
+        model = unwrapped(runner.model)
         cached = find_cached_teacher(model)
         if cached is None:
             runner.logger.info('The model has no teacher: nothing to cache.')

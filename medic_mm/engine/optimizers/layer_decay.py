@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from medic_mm.helpers import unwrapped
 from medic_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 NO_DECAY_ENDINGS = ('token', 'pos_embed', 'relative_position_bias_table')
@@ -52,8 +52,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer over the groups and wrap it."""
-        if is_model_wrapper(model):
-            model = model.module
+        model = unwrapped(model)
         optimizer = OPTIMIZERS.build(
             {**self.optimizer_cfg, 'params': self.param_groups(model)}
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from medic_mm.apis.evaluation_table import duration
 from medic_mm.export.architecture import describe_backbone
+from medic_mm.helpers import type_name
 from medic_mm.visualization.report.run import Run
 
 #: Settings that say which of its kind a teacher or a data set is.
@@ -43,7 +44,7 @@ def headline(run: Run) -> str:
     if backbone:
         words.append(f'of a {_student(backbone).partition(",")[0]}')
     if teacher:
-        words.append(f'from {_kind(_inner_teacher(teacher))}')
+        words.append(f'from {type_name(_inner_teacher(teacher))}')
     state = 'finished' if run.finished else 'not finished'
     planned = f' of {run.planned:,}' if run.planned is not None else ''
     far = f'{run.done:,}{planned} {run.unit} in {duration(run.seconds)}'
@@ -52,7 +53,7 @@ def headline(run: Run) -> str:
 
 def method_of(run: Run) -> str:
     """The algorithm's name."""
-    return _kind(run.config.get('model') or {})
+    return type_name(run.config.get('model') or {})
 
 
 def images_per_iteration(run: Run) -> int | None:
@@ -65,24 +66,18 @@ def images_per_iteration(run: Run) -> int | None:
     return batch * max(1, int(processes))
 
 
-def _kind(settings: Mapping[str, Any]) -> str:
-    kind = settings.get('type') or ''
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
-    return name.rpartition('.')[2]
-
-
 def _student(backbone: Mapping[str, Any] | None) -> str:
     if not backbone:
         return ''
     try:
         network = describe_backbone(backbone).arguments
     except (ValueError, KeyError, TypeError):
-        return f'{_kind(backbone)} {_told(backbone, ("arch", "depth"))}'.strip()
+        return f'{type_name(backbone)} {_told(backbone, ("arch", "depth"))}'.strip()
     height, width = network['img_size']
     return (
         f'ViT of {network["depth"]} blocks, {network["embed_dim"]} wide, '
         f'{network["num_heads"]} heads, patches of {network["patch_size"]} px, '
-        f'images of {width}\N{MULTIPLICATION SIGN}{height} px ({_kind(backbone)})'
+        f'images of {width}\N{MULTIPLICATION SIGN}{height} px ({type_name(backbone)})'
     )
 
 
@@ -91,7 +86,7 @@ def _teacher(settings: Mapping[str, Any] | None) -> str:
         return ''
     inner = _inner_teacher(settings)
     cached = ', its outputs from a cache' if inner is not settings else ''
-    return f'{_kind(inner)} {_told(inner, _TELLING)}'.strip() + cached
+    return f'{type_name(inner)} {_told(inner, _TELLING)}'.strip() + cached
 
 
 def _inner_teacher(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,7 +99,7 @@ def _data(dataset: Mapping[str, Any] | None) -> str:
         return ''
     while isinstance(dataset.get('dataset'), Mapping):
         dataset = dataset['dataset']
-    return f'{_kind(dataset)} {_told(dataset, _SOURCES)}'.strip()
+    return f'{type_name(dataset)} {_told(dataset, _SOURCES)}'.strip()
 
 
 def _told(settings: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -1,0 +1,20 @@
+"""Errors that a user can mend: one sentence each, shown without a traceback.
+
+A ``UserError`` names the setting or file, its value, and what would be right. The
+command-line tools print it as ``error: ...`` and end with status 1; any other exception
+is a fault of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A setting, an argument or an input that cannot be used as it is."""
+
+
+class FileError(UserError, RuntimeError):
+    """A file that is damaged, carries code, or does not fit."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that does not exist."""

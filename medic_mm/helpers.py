@@ -1,0 +1,51 @@
+"""Small jobs that many rooms have: names of types, lists in messages, models, devices.
+
+Importing this module needs neither torch nor OpenMMLab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def type_name(settings: Any) -> str:
+    """Name of a component without its scope: ``'MaskedViT'`` of ``medic_mm.MaskedViT``.
+
+    Args:
+        settings: A dictionary with ``type``, a type's name, a class, or an object.
+    """
+    kind = settings.get('type') if isinstance(settings, Mapping) else settings
+    if kind is None:
+        return ''
+    if not isinstance(kind, str):
+        kind = getattr(kind, '__name__', type(kind).__name__)
+    return kind.rpartition('.')[2]
+
+
+def listed(names: Iterable[Any], most: int = 6) -> str:
+    """Names for a message: ``'a, b and 3 more'``, or ``'nothing'``."""
+    names = [str(name) for name in names]
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return (', '.join(names[:most]) or 'nothing') + more
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside wrappers of distributed training and test-time augmentation."""
+    from mmengine.model import BaseTTAModel, is_model_wrapper
+
+    if is_model_wrapper(model):
+        model = model.module
+    return model.module if isinstance(model, BaseTTAModel) else model
+
+
+def choose_device(device: str = 'auto') -> torch.device:
+    """``'cpu'``, ``'cuda:1'`` and so on; ``'auto'`` is an accelerator, if any."""
+    import torch
+    from mmengine.device import get_device
+
+    return torch.device(get_device() if device == 'auto' else device)
