@@ -3,8 +3,8 @@
     python tools/linear_probe.py CONFIG CHECKPOINT --out report.json
 
 Each image is encoded once, without augmentation; the learning rate is chosen on a tenth
-of the training images. The data are found as for tools/knn.py. CHECKPOINT may be the
-word ``random``: the backbone before training, for comparison.
+of the training images of each class. The data are found as for tools/knn.py. CHECKPOINT
+may be the word ``random``: the backbone before training, for comparison.
 """
 
 from __future__ import annotations

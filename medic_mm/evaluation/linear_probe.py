@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic_mm.errors import UserError
+from medic_mm.sampling import held_out
+
 #: Learning rates to choose from, for features of deviation 1 and batches of 256.
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-#: One of so many training images is held out for that choice.
+#: One of so many training images of a class is held out for that choice.
 HELD_OUT = 10
 
 
@@ -47,8 +50,9 @@ def linear_probe(
 
     Columns are brought to mean 0 and deviation 1 by the training features (what a
     BatchNorm without weights does over the whole set). SGD with a cosine, no weight
-    decay. The learning rate is chosen on a tenth of the training images; the classifier
-    that is tested was then trained on all of them. The test images choose nothing.
+    decay. The learning rate is chosen on a tenth of the training images of each class,
+    drawn from the seed; the classifier that is tested was then trained on all of them.
+    The test images choose nothing.
 
     Args:
         train_features: ``(N, D)``.
@@ -60,14 +64,20 @@ def linear_probe(
         epochs: Times that each training image is seen.
         batch_size: Images for a step.
         momentum: Of SGD.
-        seed: Of the order of images; nothing else is random.
+        seed: Of the images held out and of the order of images; nothing else is
+            random.
         device: Where to compute; default: the features' own.
 
     Raises:
-        ValueError: for settings out of range, fewer than ten images, features with NaN
-            or infinity.
+        UserError: for settings out of range, fewer than ten images, no class with two
+            of them, features with NaN or infinity.
     """
     _check(train_features, test_features, lrs, epochs, batch_size)
+    if len(train_labels.unique()) == len(train_labels):
+        raise UserError(
+            f'{len(train_labels)} training images of as many classes: the linear probe '
+            'holds one image out of each class, so it needs classes with two or more'
+        )
     where = train_features.device if device is None else torch.device(device)
     mean = train_features.mean(dim=0)
     deviation = train_features.std(dim=0).clamp_min(1e-6)
@@ -75,7 +85,7 @@ def linear_probe(
         ((x - mean) / deviation).to(where) for x in (train_features, test_features)
     )
     train_labels, test_labels = train_labels.to(where), test_labels.to(where)
-    held = torch.arange(len(train), device=where) % HELD_OUT == HELD_OUT - 1
+    held = held_out(train_labels, HELD_OUT, seed).to(where)
     settings = (num_classes, epochs, batch_size, momentum, seed)
     trial = _train(train[~held], train_labels[~held], list(lrs), *settings)
     found = _accuracies(trial, train[held], train_labels[held])
@@ -136,17 +146,17 @@ def _check(
     train: Tensor, test: Tensor, lrs: Sequence[float], epochs: int, batch_size: int
 ) -> None:
     if not lrs or min(lrs) <= 0:
-        raise ValueError(f'lrs={list(lrs)} must be learning rates above 0')
+        raise UserError(f'lrs={list(lrs)} must be learning rates above 0')
     if epochs < 1 or batch_size < 1:
-        raise ValueError(
+        raise UserError(
             f'epochs={epochs} and batch_size={batch_size} must be 1 or more'
         )
     if len(train) < HELD_OUT:
-        raise ValueError(
+        raise UserError(
             f'{len(train)} training images: the linear probe needs {HELD_OUT} or more'
         )
     for name, features in (('train', train), ('test', test)):
         if not bool(torch.isfinite(features.sum(dtype=torch.float64))):
-            raise ValueError(
+            raise UserError(
                 f'the {name} features have NaN or infinite values: the network diverged'
             )

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from medic_mm.errors import UserError
 from medic_mm.evaluation.linear_probe import _train, linear_probe
+from medic_mm.sampling import held_out
 
 
 def clusters(count: int, seed: int, spread: float = 1.0) -> tuple:
@@ -60,13 +62,14 @@ def test_accuracy_is_that_of_the_classifier_trained_on_all():
 
 
 def test_the_rate_is_chosen_on_held_out_training_images():
-    train, labels = clusters(200, 0, spread=2.5)
-    test, wanted = clusters(80, 1, spread=2.5)
+    train, labels = clusters(200, 0, spread=4)
+    test, wanted = clusters(80, 1, spread=4)
     lrs = [3000.0, 0.03, 300.0]
     found = linear_probe(train, labels, test, wanted, 4, lrs=lrs, epochs=2)
     scaled = (train - train.mean(0)) / train.std(0)
-    held = [i for i in range(200) if i % 10 == 9]
-    rest = [i for i in range(200) if i % 10 != 9]
+    held = held_out(labels, 10, 0).nonzero()[:, 0].tolist()
+    assert [sum(int(labels[i]) == c for i in held) for c in range(4)] == [5] * 4
+    rest = [i for i in range(200) if i not in held]
     accuracies = []
     for lr in lrs:
         layer = literal(scaled[rest], labels[rest], lr, 4, 2, 256, 0.9, 0)
@@ -79,6 +82,21 @@ def test_the_rate_is_chosen_on_held_out_training_images():
     shifted = linear_probe(train, labels, test, (wanted + 1) % 4, 4, lrs=lrs, epochs=2)
     assert (shifted.lr, shifted.held_out_top1) == (found.lr, found.held_out_top1)
     assert shifted.top1 < found.top1
+
+
+@pytest.mark.parametrize('order', ['taking turns', 'sorted', 'shuffled'])
+def test_the_order_of_the_classes_decides_nothing(order):
+    """Classes that take turns once left one class out of the trial: 0 percent."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(200) % 10
+    if order == 'sorted':
+        labels = labels.sort().values
+    elif order == 'shuffled':
+        labels = labels[torch.randperm(200, generator=generator)]
+    noise = 0.1 * torch.randn(200, 10, generator=generator)
+    features = torch.eye(10)[labels] + noise
+    found = linear_probe(features, labels, features, labels, 10)
+    assert (found.held_out_top1, found.top1) == (100, 100)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +121,5 @@ def test_refuses_broken_features():
         linear_probe(features, labels, broken, labels, 4)
     with pytest.raises(ValueError, match='needs 10 or more'):
         linear_probe(features[:9], labels[:9], features, labels, 4)
+    with pytest.raises(UserError, match='20 training images of as many classes'):
+        linear_probe(features, torch.arange(20), features, labels, 20)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from medic_mm.errors import UserError
 from medic_mm.evaluation.features import check_feature_names
 from medic_mm.registry import MODELS
 
@@ -25,13 +26,18 @@ class ProbeNeck(BaseModule):
         features: ``'cls'``, ``'mean'`` or both; both are joined in this order.
         num_layers: Number of blocks that the backbone gives out; each has its own
             statistics.
-        layer_norm: Normalise tokens over their columns first. For blocks before the
-            last, which have no final norm of their own; the weights of such a norm
-            would be undone by the BatchNorm.
+        layer_norm: Normalise tokens over their columns first, in all blocks but the
+            last: those have no final norm of their own, and the weights of such a norm
+            would be undone by the BatchNorm. The last block comes out of the backbone
+            after its final norm, so it is left as it is.
+        final_norm: Whether that is so. False where ``backbone.final_norm`` is, or where
+            ``backbone.out_indices`` leaves the last block out: then ``layer_norm`` is
+            for all blocks.
         num_extra_tokens: Tokens before the patch tokens; the first is the class token.
 
     Raises:
-        ValueError: for another feature, or tokens of another form or number of blocks.
+        ValueError: for another feature, ``layer_norm`` without a block for it, or
+            tokens of another form or number of blocks.
     """
 
     def __init__(
@@ -40,13 +46,20 @@ class ProbeNeck(BaseModule):
         features: Sequence[str] = ('cls',),
         num_layers: int = 1,
         layer_norm: bool = False,
+        final_norm: bool = True,
         num_extra_tokens: int = 1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_feature_names(features)
+        if layer_norm and final_norm and num_layers == 1:
+            raise UserError(
+                'layer_norm=True of ProbeNeck is for the blocks before the last and '
+                'num_layers=1 has none: set layer_norm=False, or final_norm=False '
+                'where the block is not the last of the backbone'
+            )
         self.features = tuple(features)
-        self.layer_norm = layer_norm
+        self.num_normed = num_layers - final_norm if layer_norm else 0
         self.num_extra_tokens = num_extra_tokens
         width = embed_dims * len(self.features)
         self.norms = nn.ModuleList(
@@ -61,15 +74,18 @@ class ProbeNeck(BaseModule):
                 f'{len(outputs)} blocks: set num_layers or backbone.out_indices'
             )
         pairs = zip(self.norms, outputs, strict=True)
-        return tuple(norm(self._pool(tokens)) for norm, tokens in pairs)
+        return tuple(
+            norm(self._pool(tokens, block < self.num_normed))
+            for block, (norm, tokens) in enumerate(pairs)
+        )
 
-    def _pool(self, tokens: Tensor) -> Tensor:
+    def _pool(self, tokens: Tensor, layer_norm: bool) -> Tensor:
         if tokens.ndim != 3:
             raise ValueError(
                 f'ProbeNeck needs raw tokens (B, 1 + L, D), not {tuple(tokens.shape)}: '
                 "set backbone.out_type='raw'"
             )
-        if self.layer_norm:
+        if layer_norm:
             tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
         found = {
             'cls': tokens[:, 0],

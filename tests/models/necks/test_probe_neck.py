@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from mmpretrain.utils import register_all_modules
 
 from medic_mm.models.necks import ProbeNeck
 
@@ -34,7 +40,7 @@ def literal(tokens: torch.Tensor, features: tuple, layer_norm: bool) -> torch.Te
 def test_features_of_a_batch(features, layer_norm):
     torch.manual_seed(0)
     tokens = torch.randn(5, 4, 3) * 4 + 2
-    neck = ProbeNeck(3, features, layer_norm=layer_norm)
+    neck = ProbeNeck(3, features, layer_norm=layer_norm, final_norm=False)
     (found,) = neck((tokens,))
     wanted = literal(tokens, features, layer_norm)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
@@ -60,9 +66,46 @@ def test_weights_of_a_final_norm_would_change_nothing():
     norm = torch.nn.LayerNorm(3, eps=1e-6)
     torch.nn.init.uniform_(norm.weight, 0.5, 2)
     torch.nn.init.normal_(norm.bias)
-    plain = ProbeNeck(3, ('cls', 'mean'), layer_norm=True)((tokens,))[0]
+    plain = ProbeNeck(3, ('cls', 'mean'), layer_norm=True, final_norm=False)((tokens,))[
+        0
+    ]
     weighted = ProbeNeck(3, ('cls', 'mean'))((norm(tokens),))[0]
     torch.testing.assert_close(plain, weighted, rtol=1e-4, atol=1e-4)
+
+
+def shipped(name: str) -> Config:
+    folder = 'configs/benchmarks/classification'
+    return Config.fromfile(Path(__file__).parents[3] / folder / name)
+
+
+@pytest.mark.parametrize('method', ['medic', 'mimhd'])
+def test_every_block_of_the_shipped_probe_is_normalised_once(method):
+    """Against a walk over the blocks: the last has the backbone's norm and no other."""
+    config = shipped(
+        f'vit-tiny-p8_{method}-pre_linear-layers_1xb100-coslr-10e_cifar10-64px.py'
+    )
+    config.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(config.model)
+    backbone, neck = model.backbone, model.neck.train()
+    torch.nn.init.uniform_(backbone.ln1.weight, 0.2, 3)
+    torch.nn.init.normal_(backbone.ln1.bias)
+    images = torch.randn(4, 3, 64, 64)
+    inner = []
+    for layer in backbone.layers:
+        layer.register_forward_hook(lambda _, __, tokens: inner.append(tokens))
+    with torch.no_grad():
+        found = neck(backbone(images))
+    assert len(found) == len(inner) == 6
+    for number, (feature, tokens) in enumerate(zip(found, inner, strict=True), start=1):
+        tokens = backbone.ln1(tokens) if number == 6 else tokens
+        wanted = literal(tokens, neck.features, layer_norm=number < 6)
+        torch.testing.assert_close(feature, wanted, rtol=1e-3, atol=1e-3)
+    # the second norm of the last block would show
+    twice = literal(backbone.ln1(inner[-1]), neck.features, layer_norm=True)
+    assert (found[-1] - twice).abs().max() > 0.01
 
 
 def test_it_has_nothing_to_train():
@@ -74,5 +117,7 @@ def test_refuses_misfits():
         ProbeNeck(3)((torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)))
     with pytest.raises(ValueError, match="out_type='raw'"):
         ProbeNeck(3)((torch.zeros(2, 3),))
+    with pytest.raises(ValueError, match='blocks before the last and num_layers=1'):
+        ProbeNeck(3, layer_norm=True)
     with pytest.raises(ValueError, match='features='):
         ProbeNeck(3, ('patches',))
