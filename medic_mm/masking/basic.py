@@ -73,16 +73,21 @@ def block_mask(
 ) -> Tensor:
     """Hide rectangles until the count is met (BEiT, https://arxiv.org/abs/2106.08254).
 
-    A rectangle's area is uniform between ``min_area`` and what is left to hide, its
-    aspect ratio log-uniform between ``min_aspect`` and its inverse. One is placed if it
-    hides something new and not too much; after ten failures in a row the few patches
-    still missing are drawn at random, so that the count is exact and the loop ends at
-    any ratio (the host's ``BEiTMaskGenerator`` can spin for ever).
+    A rectangle's area is uniform between ``min_area`` and what is left to hide,
+    whichever of the two is larger; its aspect ratio is log-uniform between
+    ``min_aspect`` and its inverse. It is shorter than the grid on both sides (where the
+    grid has two), and placed if it hides something new and not too much: once less than
+    ``min_area`` is left, only one that overlaps others can be. After ten failures in a
+    row the few patches still missing are drawn at random, as in BEiT-2 and MEDiC, so
+    that the count is exact and the loop ends at any ratio. (The host's
+    ``BEiTMaskGenerator`` goes on with rectangles, so that its masks have fewer pieces,
+    never reaches the last row and column, and can spin for ever.)
 
     Made on the CPU: it is a job for a data worker.
 
     Args:
-        min_area: Least area of a rectangle in patches, as long as that many are left.
+        min_area: Least area of a rectangle in patches, as long as that many are left;
+            then the largest.
         min_aspect: Least aspect ratio, in (0, 1].
 
     Other arguments, result and errors as :func:`random_mask`.
@@ -97,11 +102,11 @@ def block_mask(
     log_aspect = math.log(min_aspect)
     blocks = np.zeros((batch, *grid), dtype=bool)
     for canvas in blocks:
-        _place_rectangles(canvas, num_masked, min_area, log_aspect, generator)
-    hidden = torch.from_numpy(blocks.reshape(batch, length))
-    if int(hidden.sum()) == batch * num_masked:
-        return hidden
-    return _hide_highest(_noise(batch, length, generator) + hidden, num_masked)
+        missing = _place_rectangles(
+            canvas, num_masked, min_area, log_aspect, generator
+        )
+        _hide_at_random(canvas, missing, generator)
+    return torch.from_numpy(blocks.reshape(batch, length))
 
 
 def _place_rectangles(
@@ -110,21 +115,22 @@ def _place_rectangles(
     min_area: int,
     log_aspect: float,
     generator: Generator | None,
-) -> None:
+) -> int:
+    """Fill the canvas in place; returns how many patches are still to hide."""
     rows, columns = canvas.shape
+    tallest, widest = max(rows - 1, 1), max(columns - 1, 1)
     left_to_hide, failures = num_masked, 0
     draws: list[float] = []
     while left_to_hide > 0 and failures < 10:
         if not draws:
             draws = torch.rand(64, generator=generator).tolist()
-        smallest = min(min_area, left_to_hide)
-        area = smallest + draws.pop() * (left_to_hide - smallest)
+        area = min_area + draws.pop() * (left_to_hide - min_area)
         aspect = math.exp(log_aspect * (2 * draws.pop() - 1))
-        height = max(round(math.sqrt(area * aspect)), 1)
-        width = max(round(math.sqrt(area / aspect)), 1)
+        height = round(math.sqrt(area * aspect))
+        width = round(math.sqrt(area / aspect))
         u, v = draws.pop(), draws.pop()
         failures += 1
-        if height > rows or width > columns:
+        if height > tallest or width > widest:
             continue
         top, left = int(u * (rows - height + 1)), int(v * (columns - width + 1))
         window = canvas[top : top + height, left : left + width]
@@ -133,6 +139,14 @@ def _place_rectangles(
             window[...] = True
             left_to_hide -= new
             failures = 0
+    return left_to_hide
+
+
+def _hide_at_random(canvas: np.ndarray, count: int, generator: Generator | None) -> None:
+    if count:
+        shown = np.flatnonzero(~canvas).tolist()
+        for draw in torch.rand(count, generator=generator).tolist():
+            canvas.flat[shown.pop(int(draw * len(shown)))] = True
 
 
 def _check(grid: tuple[int, int], num_masked: int) -> int:

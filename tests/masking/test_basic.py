@@ -77,7 +77,8 @@ def test_grid_mask_adds_or_drops_within_the_pattern(count):
 
 def literal_block_mask(batch, rows, columns, count, generator, min_area, min_aspect):
     """BEiT's rule with sets of cells, one image at a time."""
-    images, stopped_early = [], False
+    images = []
+    cells = [(r, c) for r in range(rows) for c in range(columns)]
     for _ in range(batch):
         hidden: set[tuple[int, int]] = set()
         failures, numbers = 0, []
@@ -86,30 +87,24 @@ def literal_block_mask(batch, rows, columns, count, generator, min_area, min_asp
                 numbers = torch.rand(64, generator=generator).tolist()
             a, b, c, d = (numbers.pop() for _ in range(4))
             missing = count - len(hidden)
-            low = min(min_area, missing)
-            area = low + a * (missing - low)
+            area = min_area + a * (missing - min_area)
             aspect = math.exp((2 * b - 1) * math.log(min_aspect))
-            height = max(1, round((area * aspect) ** 0.5))
-            width = max(1, round((area / aspect) ** 0.5))
+            height = round((area * aspect) ** 0.5)
+            width = round((area / aspect) ** 0.5)
             failures += 1
-            if height > rows or width > columns:
+            if height >= max(rows, 2) or width >= max(columns, 2):
                 continue
             top, left = int(c * (rows - height + 1)), int(d * (columns - width + 1))
             block = {(top + i, left + j) for i in range(height) for j in range(width)}
             if 0 < len(block - hidden) <= missing:
                 hidden |= block
                 failures = 0
-        stopped_early |= len(hidden) < count
-        images.append(hidden)
-    if stopped_early:
-        for hidden in images:
-            values = torch.rand(rows * columns, generator=generator).tolist()
-            cells = [(r, c) for r in range(rows) for c in range(columns)]
-            score = dict(zip(cells, values, strict=True))
-            free = sorted((p for p in cells if p not in hidden), key=score.get)
-            while len(hidden) < count:
-                hidden.add(free.pop())
-    return [[(r, c) in h for r in range(rows) for c in range(columns)] for h in images]
+        shown = [cell for cell in cells if cell not in hidden]
+        if len(hidden) < count:
+            for number in torch.rand(count - len(hidden), generator=generator).tolist():
+                hidden.add(shown.pop(int(number * len(shown))))
+        images.append([cell in hidden for cell in cells])
+    return images
 
 
 @pytest.mark.parametrize('seed', range(6))
@@ -123,6 +118,65 @@ def test_block_mask_follows_beits_rule(seed, count, min_area):
 def test_block_mask_of_a_batch_and_an_uneven_grid():
     mask = block_mask(6, (9, 13), 60, seeded(5), min_area=8, min_aspect=0.5)
     assert mask.tolist() == literal_block_mask(6, 9, 13, 60, seeded(5), 8, 0.5)
+
+
+def beits_masks(amount, side, count, min_area, seed):
+    """BEiT-2's and MEDiC's sampler, from their own source of randomness."""
+    rng = random.Random(seed)
+    masks = torch.zeros(amount, side, side, dtype=torch.bool)
+    for mask in masks.numpy():
+        tries = 0
+        while mask.sum() < count and tries < 10:
+            tries += 1
+            missing = count - mask.sum()
+            area = rng.uniform(min_area, missing)
+            aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+            height = round(math.sqrt(area * aspect))
+            width = round(math.sqrt(area / aspect))
+            if height < side and width < side:
+                top, left = rng.randint(0, side - height), rng.randint(0, side - width)
+                block = mask[top : top + height, left : left + width]
+                if 0 < block.size - block.sum() <= missing:
+                    block[:] = True
+                    tries = 0
+        shown = [(r, c) for r in range(side) for c in range(side) if not mask[r, c]]
+        for cell in rng.sample(shown, int(count - mask.sum())):
+            mask[cell] = True
+    return masks
+
+
+def pieces_of(mask):
+    """Sizes of the connected parts (neighbours share an edge)."""
+    todo = {tuple(cell) for cell in mask.nonzero().tolist()}
+    sizes = []
+    while todo:
+        stack, size = [todo.pop()], 0
+        while stack:
+            r, c = stack.pop()
+            size += 1
+            for cell in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)):
+                if cell in todo:
+                    todo.remove(cell)
+                    stack.append(cell)
+        sizes.append(size)
+    return sizes
+
+
+@pytest.mark.parametrize('share', [0.40, 0.75])
+@pytest.mark.parametrize(('side', 'min_area'), [(14, 16), (8, 4)])
+def test_block_masks_have_the_pieces_of_beits(side, min_area, share):
+    amount, count = 2000, int(side * side * share)
+    ours = block_mask(amount, (side, side), count, seeded(3), min_area=min_area)
+    ours = ours.view(amount, side, side)
+    theirs = beits_masks(amount, side, count, min_area, seed=4)
+    sizes = [[pieces_of(mask) for mask in masks] for masks in (ours, theirs)]
+    for what in (len, max):  # number of pieces, patches of the largest
+        one, two = (torch.tensor([float(what(s)) for s in each]) for each in sizes)
+        error = ((one.var() + two.var()) / amount).sqrt()
+        assert abs(one.mean() - two.mean()) < 4 * error
+    # standard error of the difference of two shares: at most 0.016
+    difference = ours.float().mean(0) - theirs.float().mean(0)
+    assert difference.abs().max() < 4.5 * 0.016
 
 
 def test_block_mask_is_made_of_blocks():
