@@ -102,9 +102,7 @@ def block_mask(
     log_aspect = math.log(min_aspect)
     blocks = np.zeros((batch, *grid), dtype=bool)
     for canvas in blocks:
-        missing = _place_rectangles(
-            canvas, num_masked, min_area, log_aspect, generator
-        )
+        missing = _place_rectangles(canvas, num_masked, min_area, log_aspect, generator)
         _hide_at_random(canvas, missing, generator)
     return torch.from_numpy(blocks.reshape(batch, length))
 
@@ -142,7 +140,9 @@ def _place_rectangles(
     return left_to_hide
 
 
-def _hide_at_random(canvas: np.ndarray, count: int, generator: Generator | None) -> None:
+def _hide_at_random(
+    canvas: np.ndarray, count: int, generator: Generator | None
+) -> None:
     if count:
         shown = np.flatnonzero(~canvas).tolist()
         for draw in torch.rand(count, generator=generator).tolist():
