@@ -1,11 +1,12 @@
-"""Sum up a test report; fail where tests of the shared data were not run.
+"""Sum up test reports; fail where tests of the shared data were not run.
 
-Usage: ``python .ci/summary.py JUNIT_XML``
+Usage: ``python .ci/summary.py JUNIT_XML [SAMPLE_XML]``
 
 The shared data folder is the one that the environment variable ``MEDIC_MM_SHARED``
-names, else ``shared`` beside the repository. Where it is there, every test with the
-marker ``shared_data`` must have run, and there must be one at least. Without this a
-broken path would turn all of them into skips, and nobody would notice.
+names, else ``shared`` beside the repository. Where it is there, every default test with
+the marker ``shared_data`` must have run, and there must be one at least. Without this a
+broken path would turn all of them into skips, and nobody would notice. Of a sample of
+the long tests, none may have been skipped for want of the data.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # how the fixture `shared` begins its reason for skipping
 NO_DATA = 'needs the shared data folder'
+# the default tests, as pyproject.toml chooses them
+DEFAULT = 'not faults and not docs and not newcomers'
 
 
 def read_report(path: Path) -> dict[str, tuple[str, str]]:
@@ -47,9 +50,10 @@ def report_name(node_id: str) -> str:
 
 
 def collect_marked(root: Path) -> list[str]:
-    """Node ids of the tests under ``root`` that carry the marker ``shared_data``."""
+    """Node ids of the default tests that carry the marker ``shared_data``."""
     environment = {**os.environ, 'PYTEST_ADDOPTS': ''}
-    command = ['pytest', '--collect-only', '-q', '-m', 'shared_data']
+    marked = f'shared_data and {DEFAULT}'
+    command = ['pytest', '--collect-only', '-q', '-m', marked]
     # the project's own options, less its summary of skips
     command += ['-o', 'addopts=--import-mode=importlib']
     run = subprocess.run(
@@ -98,23 +102,33 @@ def find_complaints(tests: dict[str, tuple[str, str]], marked: list[str]) -> lis
     return complaints
 
 
-def main(report: str) -> int:
-    path = Path(report)
-    if not path.is_file():
-        print(f'error: pytest wrote no report {path}: did it start?', file=sys.stderr)
-        return 1
-    tests = read_report(path)
-    outcomes = [outcome for outcome, _ in tests.values()]
-    parts = [
-        f'{outcomes.count(name)} {name}'
-        for name in ('passed', 'failed', 'error', 'skipped')
-    ]
-    print(f'{len(tests)} tests: {", ".join(parts)}')
+def main(report: str, sample: str | None = None) -> int:
+    found = []
+    for path in map(Path, filter(None, (report, sample))):
+        if not path.is_file():
+            print(
+                f'error: pytest wrote no report {path}: did it start?', file=sys.stderr
+            )
+            return 1
+        tests = read_report(path)
+        outcomes = [outcome for outcome, _ in tests.values()]
+        parts = [
+            f'{outcomes.count(name)} {name}'
+            for name in ('passed', 'failed', 'error', 'skipped')
+        ]
+        print(f'{path.stem}: {len(tests)} tests: {", ".join(parts)}')
+        found.append(tests)
     if not is_data_expected():
         print('shared data: not on this machine, tests that need it were skipped')
         return 0
     marked = collect_marked(ROOT)
-    complaints = find_complaints(tests, marked)
+    complaints = find_complaints(found[0], marked)
+    for tests in found[1:]:
+        complaints += [
+            f'{name} of the sample was skipped: {reason}'
+            for name, (outcome, reason) in tests.items()
+            if outcome == 'skipped' and NO_DATA in reason
+        ]
     for complaint in complaints:
         print(f'error: shared data: {complaint}', file=sys.stderr)
     if not complaints:
@@ -123,4 +137,4 @@ def main(report: str) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

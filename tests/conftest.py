@@ -10,6 +10,9 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+# hooks: --sample-seconds and --sample-seed
+from sampling import pytest_addoption, pytest_configure  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

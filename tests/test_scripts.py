@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -235,3 +236,119 @@ def test_summary_wants_one_data_test(summary: ModuleType, tmp_path: Path) -> Non
     assert summary.find_complaints({}, ['tests/test_a.py::test_b']) == [
         'tests/test_a.py::test_b was not run'
     ]
+
+
+def test_summary_knows_the_default_tests(summary: ModuleType) -> None:
+    options = (ROOT / 'pyproject.toml').read_text()
+    assert f"-m '{summary.DEFAULT}'" in options
+
+
+def test_summary_names_samples_that_lack_the_data(
+    summary: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case = '<testcase classname="tests.test_a" name="test_b">{}</testcase>'
+    lacking = '<skipped message="needs the shared data folder; x has none"/>'
+    reports = [tmp_path / 'default.xml', tmp_path / 'sample.xml']
+    reports[0].write_text(f'<testsuite>{case.format("")}</testsuite>')
+    reports[1].write_text(f'<testsuite>{case.format("")}</testsuite>')
+    monkeypatch.setattr(summary, 'is_data_expected', lambda: True)
+    monkeypatch.setattr(
+        summary, 'collect_marked', lambda _: ['tests/test_a.py::test_b']
+    )
+    assert summary.main(*reports) == 0
+    reports[1].write_text(f'<testsuite>{case.format(lacking)}</testsuite>')
+    assert summary.main(*reports) == 1
+    assert 'tests.test_a.test_b of the sample was skipped' in capsys.readouterr().err
+
+
+# the long parts, and the sample of them
+
+TOY_LONG = """
+import time
+import pytest
+
+@pytest.mark.parametrize('number', range(12))
+def test_of_a_third_of_a_second(number):
+    time.sleep(1 / 3)
+
+@pytest.mark.timeout(500)
+def test_longer_than_the_sample():
+    raise AssertionError('started')
+"""
+
+
+@pytest.mark.parametrize(
+    ('given', 'called'),
+    [
+        (['--faults'], '-m pytest -m faults --numprocesses=auto'),
+        (
+            ['--newcomers', '--docs', '-x'],
+            '-m pytest -m newcomers or docs --numprocesses=auto',
+        ),
+        (['tests/masking', '-x'], '-m pytest tests/masking -x'),
+    ],
+)
+def test_long_parts_are_named(clone: Clone, given: list[str], called: str) -> None:
+    program = clone.binaries / 'python'
+    subprocess.run(
+        ['bash', clone.folder / 'tools' / 'run_tests.sh', *given],
+        env={'PATH': '/usr/bin:/bin', 'MEDIC_MM_PYTHON': str(program)},
+        check=True,
+    )
+    last = clone.log.read_text().splitlines()[-1]
+    assert last.startswith(called)
+    assert last.endswith(' -x') is ('-x' in given)
+
+
+def sample(folder: Path, seconds: int, seed: int, *options: str) -> str:
+    """What pytest prints of a sample of the toy tests."""
+    folder.mkdir(exist_ok=True)
+    (folder / 'test_toy.py').write_text(TOY_LONG)
+    (folder / 'conftest.py').write_text(
+        'import sampling\n'
+        'from sampling import pytest_addoption, pytest_configure\n'
+        'sampling.CLAIM = 0.0\n'
+    )
+    (folder / 'pytest.ini').write_text('[pytest]\n')
+    command = [sys.executable, '-m', 'pytest', '-ra', *options]
+    command += ['--sample-seconds', str(seconds), '--sample-seed', str(seed)]
+    environment = {
+        **os.environ,
+        'PYTEST_ADDOPTS': '',
+        'PYTHONPATH': str(ROOT / 'tests'),
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_sample_ends_in_time_and_counts(tmp_path: Path) -> None:
+    text = sample(tmp_path, 3, 7, '-v')
+    run = text.count('PASSED')
+    # three seconds have room for nine, less what the start takes
+    assert 1 <= run <= 9
+    ending = (
+        f'sample: --sample-seconds 3 --sample-seed 7: {run} run, {13 - run} left out'
+    )
+    assert ending in text
+    assert text.count('not in the sample: its time is used up') == 1
+
+
+def test_sample_follows_its_seed(tmp_path: Path) -> None:
+    first, again, other = (
+        re.findall(
+            r'second\[(\d+)\]', sample(tmp_path, 3, seed, '--collect-only', '-q')
+        )
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert sorted(first) == sorted(other)
+
+
+def test_sample_by_several_processes(tmp_path: Path) -> None:
+    assert '12 run, 1 left out' in sample(tmp_path, 100, 1, '--numprocesses=2')
