@@ -36,9 +36,9 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child('model', MMENGINE_MODELS, 'models.components')
-DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets')
+DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets.components')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets.transforms')
-DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets')
+DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets.components')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'engine.hooks')
 METRICS = _child('metric', MMENGINE_METRICS, 'evaluation.components')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

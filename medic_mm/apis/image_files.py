@@ -9,13 +9,14 @@ import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
 from torch import Tensor
 
 from medic_mm.apis.knn import find_dataloaders
-from medic_mm.errors import UserError
+from medic_mm.datasets.image_files import SUFFIXES, find_image_files, name_left_out
+from medic_mm.errors import MissingFileError, UserError
 from medic_mm.helpers import type_name
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _LOADERS = ('LoadImageFromFile', 'LoadReadableImage')
 
 
@@ -38,13 +39,17 @@ def find_images(paths: Sequence[str | Path], limit: int) -> list[Path]:
             found.append(path)
             continue
         if not path.is_dir():
-            raise UserError(f'image {str(path)!r} does not exist')
-        inside = [p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES]
-        if not inside:
+            raise MissingFileError(f'image {str(path)!r} does not exist')
+        inside = find_image_files(path)
+        if inside.left_out:
+            MMLogger.get_current_instance().warning(
+                name_left_out(inside.left_out, path)
+            )
+        if not inside.files:
             raise UserError(
                 f'the folder {str(path)!r} holds no images ({", ".join(SUFFIXES)})'
             )
-        found += sorted(inside)
+        found += [path / name for name in inside.files]
     return found[:limit]
 
 

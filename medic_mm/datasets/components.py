@@ -1,0 +1,6 @@
+"""Imports the data sets, so that the registry knows them; they need a host."""
+
+from medic_mm.datasets.embedded_shapes import EmbeddedShapes
+from medic_mm.datasets.image_folder import ImageFolder
+
+__all__ = ['EmbeddedShapes', 'ImageFolder']

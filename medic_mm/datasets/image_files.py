@@ -1,0 +1,204 @@
+"""What an image file is, and which of them a folder holds; needs no host."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medic_mm.errors import FileError, MissingFileError
+from medic_mm.helpers import listed
+
+#: Names of image files end with one of these, in small or capital letters.
+SUFFIXES = (
+    *('.avif', '.bmp', '.dib', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg'),
+    *('.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
+
+#: Written by systems and programs beside one's data; as is all that begins with a dot.
+_SYSTEM = frozenset(
+    name.lower()
+    for name in (
+        '__MACOSX',
+        '__pycache__',
+        '@eaDir',
+        '$RECYCLE.BIN',
+        'System Volume Information',
+        'lost+found',
+        'Thumbs.db',
+        'ehthumbs.db',
+        'desktop.ini',
+        'Icon\r',
+    )
+)
+
+HIDDEN = 'hidden or system file'
+NO_TARGET = 'link to nothing'
+LOOP = 'link back to a folder above it'
+NO_FILE = 'neither a file nor a folder'
+NO_CLASS = 'outside of the class folders'
+
+
+@dataclass
+class ImageFiles:
+    """The images below a folder, and what was left out there.
+
+    Attributes:
+        files: Paths below the folder with ``/`` between the names, sorted.
+        folders: Names of the folders directly in it, sorted; also those that hold no
+            images.
+        left_out: Reason to paths below the folder.
+    """
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, path: str, reason: str) -> None:
+        """Record a path that is not taken."""
+        self.left_out.setdefault(reason, []).append(path)
+
+
+def is_image_name(name: str, suffixes: Sequence[str] = SUFFIXES) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.lower().endswith(tuple(suffixes)) and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or written by a system beside the data."""
+    name = os.path.basename(name)
+    return name.startswith('.') or name.lower() in _SYSTEM
+
+
+def find_image_files(
+    folder: str | Path, suffixes: Sequence[str] = SUFFIXES
+) -> ImageFiles:
+    """All images below a folder, as training and every tool see them.
+
+    Links to files and folders are followed; a link to a folder that it lies in ends
+    there. Hidden and system files are left out.
+
+    Args:
+        folder: Where to look, sub-folders included. Its own name may be hidden.
+        suffixes: Endings of names, in small letters.
+
+    Raises:
+        MissingFileError: if the folder does not exist.
+        FileError: for a folder that cannot be read.
+    """
+    found = ImageFiles()
+    above: set[tuple[int, int]] = set()
+    _walk(os.fspath(folder), '', tuple(suffixes), above, found)
+    found.files.sort()
+    found.folders.sort()
+    for paths in found.left_out.values():
+        paths.sort()
+    return found
+
+
+def find_labelled_files(
+    folder: str | Path, suffixes: Sequence[str] = SUFFIXES
+) -> tuple[list[tuple[str, str]], ImageFiles]:
+    """Pairs of an image below a folder and the class folder that it lies in.
+
+    Args:
+        folder: Holds one folder a class.
+        suffixes: Endings of names, in small letters.
+
+    Returns:
+        Pairs ``(path below the folder, name of the class folder)``, sorted by class
+        folder, then by path; and all that was found. Images directly in the folder
+        have no class and are left out.
+
+    Raises:
+        MissingFileError: if the folder does not exist.
+        FileError: for a folder that cannot be read.
+    """
+    found = find_image_files(folder, suffixes)
+    pairs = []
+    for path in found.files:
+        name, below, _ = path.partition('/')
+        if below:
+            pairs.append((path, name))
+        else:
+            found.leave_out(path, NO_CLASS)
+    found.files = [path for path, _ in pairs]
+    # by class first: 'a-b/x' stands before 'a/x' among plain strings
+    return sorted(pairs, key=lambda pair: (pair[1], pair[0])), found
+
+
+def count_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
+    """Numbers by reason, the largest first: ``'3 other suffix (.txt), 1 ...'``."""
+    counts = Counter({reason: len(paths) for reason, paths in left_out.items()})
+    return ', '.join(f'{count} {reason}' for reason, count in counts.most_common())
+
+
+def name_left_out(
+    left_out: Mapping[str, Sequence[str]], folder: str | Path, most: int = 10
+) -> str:
+    """One sentence on what was left out below a folder; empty if nothing was."""
+    paths = [path for reason in left_out for path in left_out[reason]]
+    if not paths:
+        return ''
+    return (
+        f'{len(paths)} files or folders below {folder} are left out '
+        f'({count_left_out(left_out)}): {listed(paths, most)}'
+    )
+
+
+def _walk(
+    folder: str,
+    below: str,
+    suffixes: tuple[str, ...],
+    above: set[tuple[int, int]],
+    found: ImageFiles,
+) -> bool:
+    """Add what lies in ``folder``, named ``below`` from the first one; False: a loop."""
+    try:
+        facts = os.stat(folder)
+        key = facts.st_dev, facts.st_ino
+        if key in above:
+            found.leave_out(below, LOOP)
+            return False
+        with os.scandir(folder) as entries:
+            names = sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        raise MissingFileError(f'the folder {folder} does not exist') from error
+    except OSError as error:
+        raise FileError(
+            f'the folder {folder} cannot be read ({error.strerror or error}): let '
+            'this user read it, or move it out of the data'
+        ) from error
+    above.add(key)
+    for entry in names:
+        path = f'{below}/{entry.name}' if below else entry.name
+        kind = _kind(entry)
+        if is_hidden(entry.name):
+            found.leave_out(path, HIDDEN)
+        elif kind == 'folder':
+            walked = _walk(entry.path, path, suffixes, above, found)
+            if walked and not below:
+                found.folders.append(entry.name)
+        elif kind != 'file':
+            found.leave_out(path, kind)
+        elif is_image_name(entry.name, suffixes):
+            found.files.append(path)
+        else:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            found.leave_out(path, f'other suffix ({suffix or "none"})')
+    above.remove(key)
+    return True
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """``'file'``, ``'folder'``, or why it is neither."""
+    try:
+        if entry.is_dir():
+            return 'folder'
+        if entry.is_file():
+            return 'file'
+    except OSError:  # a link to itself
+        return NO_TARGET
+    return NO_TARGET if entry.is_symlink() else NO_FILE
