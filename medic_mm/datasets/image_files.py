@@ -155,7 +155,7 @@ def _walk(
     above: set[tuple[int, int]],
     found: ImageFiles,
 ) -> bool:
-    """Add what lies in ``folder``, named ``below`` from the first one; False: a loop."""
+    """Add what lies in ``folder``, named ``below`` from the top; False: a loop."""
     try:
         facts = os.stat(folder)
         key = facts.st_dev, facts.st_ino
