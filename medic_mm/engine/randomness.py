@@ -18,19 +18,21 @@ def preserved_randomness(device: torch.device | str = 'cpu') -> Iterator[None]:
     dropout) does not change what is drawn afterwards.
 
     Args:
-        device: Its generator is restored besides the CPU's.
+        device: Its generator is restored as well as the CPU's. Without an index it is
+            the process's own device (every rank of a distributed run has another).
     """
     device = torch.device(device)
     # hosts and transforms draw from numpy's global generator
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002
     # MPS has one generator without a device index, which fork_rng cannot address
-    on_device = device.type not in ('cpu', 'mps')
-    fork = (
-        torch.random.fork_rng([device.index or 0], device_type=device.type)
-        if on_device
-        else torch.random.fork_rng(devices=[])
-    )
+    if device.type in ('cpu', 'mps'):
+        fork = torch.random.fork_rng(devices=[])
+    else:
+        index = device.index
+        if index is None:
+            index = getattr(torch, device.type).current_device()
+        fork = torch.random.fork_rng([index], device_type=device.type)
     try:
         with fork:
             yield

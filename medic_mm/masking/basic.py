@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from medic_mm.errors import UserError
+
 
 def masked_count(length: int, mask_ratio: float) -> int:
     """Patches of ``length`` that a ratio hides; rounded down, as in BEiT."""
@@ -34,7 +36,7 @@ def random_mask(
         bool ``(B, L)``, row-major, True = hidden, exactly ``num_masked`` per row.
 
     Raises:
-        ValueError: where ``num_masked`` is not within 0..L or the grid is empty.
+        UserError: where ``num_masked`` is not within 0..L or the grid is empty.
     """
     length = _check(grid, num_masked)
     return _hide_highest(_noise(batch, length, generator), num_masked)
@@ -94,9 +96,9 @@ def block_mask(
     """
     length = _check(grid, num_masked)
     if not 0 < min_aspect <= 1:
-        raise ValueError(f'min_aspect={min_aspect} must lie in (0, 1]')
+        raise UserError(f'min_aspect={min_aspect} must lie in (0, 1]')
     if generator is not None and generator.device.type != 'cpu':
-        raise ValueError(
+        raise UserError(
             f'block_mask is made on the CPU, but the generator is on {generator.device}'
         )
     log_aspect = math.log(min_aspect)
@@ -152,9 +154,9 @@ def _hide_at_random(
 def _check(grid: tuple[int, int], num_masked: int) -> int:
     length = grid[0] * grid[1]
     if grid[0] < 1 or grid[1] < 1:
-        raise ValueError(f'grid={tuple(grid)} must have at least one row and column')
+        raise UserError(f'grid={tuple(grid)} must have at least one row and column')
     if not 0 <= num_masked <= length:
-        raise ValueError(
+        raise UserError(
             f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
             f' patches: it must lie in 0..{length}'
         )

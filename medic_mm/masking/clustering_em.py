@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.masking.descriptors import patch_descriptors
 
 
@@ -46,13 +47,13 @@ def cluster_em(
         long ``(B, L)``, ids within 0..K-1, not all of them used.
 
     Raises:
-        ValueError: for a setting out of range, or attention of another shape or, on a
+        UserError: for a setting out of range, or attention of another shape or, on a
             CPU, with values that are not finite (on an accelerator they count as 0).
     """
     if not kappa > 0:
-        raise ValueError(f'kappa={kappa} must be above 0; the released value is 40')
+        raise UserError(f'kappa={kappa} must be above 0; the released value is 40')
     if iterations < 1:
-        raise ValueError(f'iterations={iterations} must be at least 1')
+        raise UserError(f'iterations={iterations} must be at least 1')
     dtype = torch.float64 if attention.dtype == torch.float64 else torch.float32
     patches = patch_descriptors(attention, num_clusters, axis, dtype)
     start = _first_centres(num_clusters, patches, generator)

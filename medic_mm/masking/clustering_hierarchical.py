@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.masking.descriptors import patch_descriptors
 
 LINKAGES = ('centroid', 'average')
@@ -58,14 +59,14 @@ def cluster_hierarchical(
         lowest patch.
 
     Raises:
-        ValueError: for a setting out of range, a ``grid`` that is not L patches, or
+        UserError: for a setting out of range, a ``grid`` that is not L patches, or
             attention of another shape or, on a CPU, with values that are not finite (on
             an accelerator they count as 0).
     """
     if linkage not in LINKAGES:
-        raise ValueError(f"linkage={linkage!r} is unknown: use 'centroid' or 'average'")
+        raise UserError(f"linkage={linkage!r} is unknown: use 'centroid' or 'average'")
     if not 0 <= spatial_bias < float('inf'):
-        raise ValueError(f'spatial_bias={spatial_bias} must be 0 or a number above it')
+        raise UserError(f'spatial_bias={spatial_bias} must be 0 or a number above it')
     patches = patch_descriptors(attention, num_clusters, axis, torch.float64)
     places = _positions(grid, patches, spatial_bias)
     images = patches.shape[0]
@@ -86,7 +87,7 @@ def _positions(
     rows, columns = grid if grid is not None else (side, side)
     if rows * columns != length and (grid is not None or spatial_bias):
         given = f'grid={tuple(grid)}' if grid is not None else 'grid=None (a square)'
-        raise ValueError(
+        raise UserError(
             f'{given} does not fit attention between {length} patches: give the rows '
             'and columns whose product that is'
         )

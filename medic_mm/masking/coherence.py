@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class SpatialCoherence:
@@ -32,11 +34,11 @@ def spatial_coherence(ids: Tensor, grid: tuple[int, int]) -> SpatialCoherence:
         grid: Rows and columns of patches; L = rows * columns.
 
     Raises:
-        ValueError: where ``grid`` does not fit ``ids``.
+        UserError: where ``grid`` does not fit ``ids``.
     """
     rows, columns = grid
     if ids.ndim != 2 or ids.shape[1] != rows * columns:
-        raise ValueError(
+        raise UserError(
             f'grid={tuple(grid)} has {rows * columns} patches, but the ids have the '
             f'shape {tuple(ids.shape)}: it must be (B, {rows * columns})'
         )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 AXES = ('rows', 'columns')
 
 
@@ -25,27 +27,27 @@ def patch_descriptors(
         ``(B, L, L)``, one unit vector per patch; an all-zero one stays zero.
 
     Raises:
-        ValueError: for another shape, ``num_clusters`` not within 1..L, an unknown
+        UserError: for another shape, ``num_clusters`` not within 1..L, an unknown
             ``axis``, or values on a CPU that are not finite. On an accelerator such
             values count as 0: a training step does not wait to have them looked at.
     """
     if attention.ndim != 3 or attention.shape[1] != attention.shape[2]:
-        raise ValueError(
+        raise UserError(
             f'attention has the shape {tuple(attention.shape)}: it must be (B, L, L), '
             'one row and one column per patch, without the class token'
         )
     length = attention.shape[1]
     if not 1 <= num_clusters <= length:
-        raise ValueError(
+        raise UserError(
             f'num_clusters={num_clusters} is out of range for {length} patches: it '
             f'must lie in 1..{length}'
         )
     if axis not in AXES:
-        raise ValueError(f"axis={axis!r} is unknown: use 'rows' or 'columns'")
+        raise UserError(f"axis={axis!r} is unknown: use 'rows' or 'columns'")
     if attention.device.type != 'cpu':
         attention = attention.nan_to_num(0.0, 0.0, 0.0)
     elif not attention.isfinite().all():
-        raise ValueError(
+        raise UserError(
             'attention has NaN or infinite values, which cannot be clustered: give the '
             'softmaxed attention of a network whose weights are finite'
         )

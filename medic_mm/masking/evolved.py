@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.masking.clustering_em import cluster_em
 from medic_mm.masking.clustering_hierarchical import cluster_hierarchical
 
@@ -64,7 +65,7 @@ def evolved_mask(
         ``num_masked`` per row.
 
     Raises:
-        ValueError: for a setting out of range or unknown to the method, or a ``grid``
+        UserError: for a setting out of range or unknown to the method, or a ``grid``
             that does not fit the attention.
     """
     _check(attention, grid, num_masked, alpha, method, noise, clustering)
@@ -111,26 +112,26 @@ def _check(
 ) -> None:
     length = grid[0] * grid[1]
     if attention.shape[-1] != length:
-        raise ValueError(
+        raise UserError(
             f'grid={tuple(grid)} has {length} patches but attention of the shape '
             f'{tuple(attention.shape)} is between {attention.shape[-1]}'
         )
     if not 0 <= num_masked <= length:
-        raise ValueError(
+        raise UserError(
             f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
             f' patches: it must lie in 0..{length}'
         )
     if not 0 <= alpha <= 1:
-        raise ValueError(
+        raise UserError(
             f'alpha={alpha} must lie in 0..1: 0 is noise alone, 1 is parts alone'
         )
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown: use 'em' or 'hierarchical'")
+        raise UserError(f"method={method!r} is unknown: use 'em' or 'hierarchical'")
     if noise not in NOISES:
-        raise ValueError(f"noise={noise!r} is unknown: use 'grid' or 'random'")
+        raise UserError(f"noise={noise!r} is unknown: use 'grid' or 'random'")
     known = set(inspect.signature(METHODS[method]).parameters) - set(_GIVEN)
     if unknown := sorted(set(clustering) - known):
-        raise ValueError(
+        raise UserError(
             f'{unknown[0]}={clustering[unknown[0]]!r} is no setting of '
             f'method={method!r}, which has {", ".join(sorted(known))}'
         )

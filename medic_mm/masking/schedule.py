@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
+from medic_mm.errors import UserError
+
 
 def evolved_alpha(epoch: int, epochs: int, gamma: float = 0.2) -> float:
     """Weight of the parts in the score of a mask: ``((epoch + 1) / epochs) ** gamma``.
@@ -18,11 +20,11 @@ def evolved_alpha(epoch: int, epochs: int, gamma: float = 0.2) -> float:
         gamma: At least 0.
 
     Raises:
-        ValueError: for an epoch out of range or a negative gamma.
+        UserError: for an epoch out of range or a negative gamma.
     """
     _check(epoch, epochs)
     if not gamma >= 0:
-        raise ValueError(f'gamma={gamma} must be at least 0; MEDiC uses 0.2, EPM 0.5')
+        raise UserError(f'gamma={gamma} must be at least 0; MEDiC uses 0.2, EPM 0.5')
     return float(((epoch + 1) / epochs) ** gamma)
 
 
@@ -50,17 +52,17 @@ def evolved_num_clusters(
         generator: Source of the addition, on the CPU. Default: the global generator.
 
     Raises:
-        ValueError: for an epoch out of range, ``first`` below ``last``, ``last`` below
+        UserError: for an epoch out of range, ``first`` below ``last``, ``last`` below
             1 or a negative ``spread``.
     """
     _check(epoch, epochs)
     if not 1 <= last <= first:
-        raise ValueError(
+        raise UserError(
             f'first={first} and last={last}: the number of clusters falls from first '
             'to last, so it must be that first >= last >= 1'
         )
     if spread < 0:
-        raise ValueError(f'spread={spread} must be at least 0; the released value is 2')
+        raise UserError(f'spread={spread} must be at least 0; the released value is 2')
     left, steps = epochs - 1 - epoch, max(epochs - 1, 1)
     number = last + (first - last) * left // steps
     if spread:
@@ -70,7 +72,7 @@ def evolved_num_clusters(
 
 def _check(epoch: int, epochs: int) -> None:
     if not 0 <= epoch < epochs:
-        raise ValueError(
+        raise UserError(
             f'epoch={epoch} is out of range: epochs count from 0, so a training of '
             f'{epochs} has 0..{epochs - 1}'
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class PatchSplit:
@@ -53,12 +55,12 @@ class PatchSplit:
             device: Where the index tensors go.
 
         Raises:
-            ValueError: where the images hide different numbers of patches.
+            UserError: where the images hide different numbers of patches.
         """
         mask = torch.stack(masks).flatten(1).bool()  # (B, gh, gw) -> (B, L)
         counts = mask.sum(1).tolist()
         if min(counts) != max(counts):
-            raise ValueError(
+            raise UserError(
                 'every image of a batch must hide the same number of patches, but '
                 f'the masks hide between {min(counts)} and {max(counts)}'
             )

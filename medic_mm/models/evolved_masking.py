@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from torch import Generator, Tensor, nn
 
+from medic_mm.errors import UserError
 from medic_mm.masking import (
     PatchSplit,
     evolved_alpha,
@@ -56,7 +57,7 @@ class EvolvedSchedule:
         spread: Largest random addition to them, drawn for each batch.
 
     Raises:
-        ValueError: for a value out of range.
+        UserError: for a value out of range.
     """
 
     gamma: float = 0.2
@@ -65,7 +66,7 @@ class EvolvedSchedule:
 
     def __post_init__(self) -> None:
         if len(self.clusters) != 2:
-            raise ValueError(
+            raise UserError(
                 f'masking.schedule.clusters={self.clusters!r} must be two numbers: '
                 'clusters in the first and in the last epoch'
             )
@@ -132,7 +133,7 @@ class EvolvedMasking(nn.Module):
         progress: ``(epoch, epochs)``, epoch from 0, in place of the training's.
 
     Raises:
-        ValueError: for a setting that is unknown or out of range.
+        UserError: for a setting that is unknown or out of range.
     """
 
     def __init__(
@@ -148,12 +149,12 @@ class EvolvedMasking(nn.Module):
     ) -> None:
         super().__init__()
         if source not in SOURCES:
-            raise ValueError(
+            raise UserError(
                 f"masking.source={source!r} is unknown: use 'teacher', 'student_ema' "
                 "or 'student_online'"
             )
         if not 0 < momentum < 1:
-            raise ValueError(
+            raise UserError(
                 f'masking.momentum={momentum} must lie between 0 and 1; the released '
                 'value is 0.9999'
             )
@@ -180,20 +181,20 @@ class EvolvedMasking(nn.Module):
             teacher: The frozen teacher.
 
         Raises:
-            ValueError: where grid, settings, teacher or backbone do not fit.
+            UserError: where grid, settings, teacher or backbone do not fit.
         """
         rows, columns = backbone.patch_resolution
         self.grid = (int(rows), int(columns))
         length = rows * columns
         self.num_masked = masked_count(length, self.mask_ratio)
         if not 0 < self.num_masked < length:
-            raise ValueError(
+            raise UserError(
                 f'masking.mask_ratio={self.mask_ratio} would hide {self.num_masked} of '
                 f'{length} patches: it must hide at least 1 and at most {length - 1}'
             )
         most = self.schedule.most_clusters
         if most > length:
-            raise ValueError(
+            raise UserError(
                 f'masking.schedule asks for up to {most} clusters '
                 f'(clusters[0]={self.schedule.clusters[0]} + '
                 f'spread={self.schedule.spread}), but the grid of {rows}x{columns} has '
@@ -242,13 +243,13 @@ class EvolvedMasking(nn.Module):
             with.
 
         Raises:
-            ValueError: where the teacher gave no attention.
+            UserError: where the teacher gave no attention.
         """
         stage = self.stage()
         if not self.uses_teacher:
             attention = summed_attention(self._network(backbone), images)
         elif attention is None:
-            raise ValueError(
+            raise UserError(
                 "masking.source='teacher' needs attention, but the teacher gave none: "
                 "use OpenCLIPTeacher or TimmTeacher, or source='student_ema'"
             )
@@ -300,7 +301,7 @@ class EvolvedMasking(nn.Module):
 def _schedule(settings: Mapping[str, Any]) -> EvolvedSchedule:
     known = EvolvedSchedule.__dataclass_fields__
     if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(
+        raise UserError(
             f'masking.schedule has no setting {unknown[0]!r}: it has {", ".join(known)}'
         )
     return EvolvedSchedule(**settings)
@@ -308,17 +309,17 @@ def _schedule(settings: Mapping[str, Any]) -> EvolvedSchedule:
 
 def _check_teacher(teacher: nn.Module | None) -> None:
     if teacher is None:
-        raise ValueError(
+        raise UserError(
             "masking.source='teacher' needs a teacher: set target_generator"
         )
     if tuple(teacher.grid) != tuple(teacher.native_grid):
-        raise ValueError(
+        raise UserError(
             "masking.source='teacher' needs the teacher's own grid, "
             f'{tuple(teacher.native_grid)}, but target_generator.output_grid='
             f'{tuple(teacher.grid)}: set target_generator.input_size to fit instead'
         )
     if not getattr(teacher, 'attention', True):
-        raise ValueError(
+        raise UserError(
             "masking.source='teacher' needs attention, which this CachedTeacher does "
             'not keep: set target_generator.attention=True'
         )

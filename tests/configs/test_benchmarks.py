@@ -18,6 +18,7 @@ from mmengine.registry import (
 from mmengine.utils import import_modules_from_strings
 from PIL import Image
 from shrinking_benchmarks import shrink_benchmark
+from weight_decay import check_weight_decay
 
 ROOT = Path(__file__).resolve().parents[2] / 'configs' / 'benchmarks'
 CONFIGS = sorted(ROOT.rglob('*.py'))
@@ -99,6 +100,7 @@ def test_one_step_and_one_evaluation(path, picture):
         model = build_model(cfg)
         model.init_weights()
         optimizer = build_optimizer(cfg, model)
+        check_weight_decay(model, optimizer.optimizer)
         before = {k: v.clone() for k, v in model.named_parameters()}
         data = batch(cfg, cfg.train_dataloader, picture, 4)
         logs = model.train_step(data, optimizer)

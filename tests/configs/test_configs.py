@@ -16,6 +16,7 @@ from mmengine.registry import (
 )
 from PIL import Image
 from shrinking import GRID, shrink
+from weight_decay import check_weight_decay
 
 ROOT = Path(__file__).resolve().parents[2] / 'configs'
 CONFIGS = sorted(p for p in ROOT.rglob('*.py') if '_base_' not in p.parts)
@@ -64,6 +65,7 @@ def test_one_step(path, picture):
             dict(type=wrapper.pop('constructor'), optim_wrapper_cfg=wrapper)
         )
         optimizer = constructor(model)
+    check_weight_decay(model, optimizer.optimizer)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     logs = model.train_step(data, optimizer)
     weights = cfg.model.head.get('weights', {})

@@ -37,6 +37,34 @@ def test_generators_are_restored(fails: bool) -> None:
     assert draw() == expected
 
 
+class FakeDevices:
+    """Stands for ``torch.cuda`` in a process whose own device is the second of two."""
+
+    def __init__(self) -> None:
+        self.states = [torch.tensor([10]), torch.tensor([20])]
+
+    def current_device(self) -> int:
+        return 1
+
+    def get_rng_state(self, device: int) -> torch.Tensor:
+        return self.states[device]
+
+    def set_rng_state(self, state: torch.Tensor, device: int) -> None:
+        self.states[device] = state
+
+
+@pytest.mark.parametrize(('device', 'own'), [('cuda', 1), ('cuda:1', 1), ('cuda:0', 0)])
+def test_the_generator_of_the_ranks_own_device_is_restored(monkeypatch, device, own):
+    devices = FakeDevices()
+    for name in ('current_device', 'get_rng_state', 'set_rng_state'):
+        monkeypatch.setattr(torch.cuda, name, getattr(devices, name))
+    with preserved_randomness(device):
+        devices.states = [torch.tensor([11]), torch.tensor([21])]
+    expected = [11, 21]
+    expected[own] -= 1
+    assert [int(state) for state in devices.states] == expected
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_device_generator_is_restored() -> None:
     torch.cuda.manual_seed(0)

@@ -4,6 +4,9 @@
 # Its script runs 4 x 128 images; 5e-4 is BEiT-2's rate for 1024, which the paper's
 # appendix, as cited by ExPLoRe, gives too. That appendix also says warm-up 10, mixup
 # 0.6, cutmix 0.75 and a last rate of 4e-4, the latter surely a slip.
+#
+# The last rate is a ratio, 1e-6 of 5e-4: 1e-6 for every group would be more than the
+# first layers start from. In BEiT-2 it is decayed by layer as all others are.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
@@ -23,7 +26,7 @@ param_scheduler = [
     ),
     dict(
         type='CosineAnnealingLR',
-        eta_min=1e-6,
+        eta_min_ratio=2e-3,
         by_epoch=True,
         begin=20,
         end=100,

@@ -14,7 +14,7 @@ param_scheduler = [
     ),
     dict(
         type='CosineAnnealingLR',
-        eta_min=1e-6,
+        eta_min_ratio=2e-4,
         by_epoch=True,
         begin=5,
         end=200,

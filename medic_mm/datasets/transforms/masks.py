@@ -8,6 +8,7 @@ from functools import partial
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.masking import block_mask, grid_mask, masked_count, random_mask
 from medic_mm.registry import TRANSFORMS
 
@@ -25,7 +26,7 @@ class _MaskTransform(BaseTransform):
         num_masked: The count itself, in place of the ratio.
 
     Raises:
-        ValueError: where the count is not within 1..L-1: something must be hidden and
+        UserError: where the count is not within 1..L-1: something must be hidden and
             something must be seen.
     """
 
@@ -42,7 +43,7 @@ class _MaskTransform(BaseTransform):
         length = rows * columns
         wanted = masked_count(length, mask_ratio) if num_masked is None else num_masked
         if not 0 < wanted < length:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} would hide {wanted} of {length} patches '
                 f'(mask_ratio={mask_ratio}, num_masked={num_masked}): it must hide at '
                 f'least 1 and at most {length - 1}'

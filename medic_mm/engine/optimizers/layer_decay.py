@@ -7,10 +7,13 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from medic_mm.errors import UserError
 from medic_mm.helpers import unwrapped
 from medic_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-NO_DECAY_ENDINGS = ('token', 'pos_embed', 'relative_position_bias_table')
+#: Ends of the names of parameters without weight decay, whatever their shape; a number
+#: may follow (``bias1``).
+NO_DECAY_ENDINGS = ('bias', 'token', 'pos_embed', 'relative_position_bias_table')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -32,7 +35,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: ``dict(layer_decay_rate=R)``, R in (0, 1]; default 1.
 
     Raises:
-        ValueError: for other keys, a rate out of range, or a rate below 1 with a
+        UserError: for other keys, a rate out of range, or a rate below 1 with a
             backbone that cannot tell its depths.
     """
 
@@ -42,13 +45,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         unknown = sorted(set(self.paramwise_cfg) - {'layer_decay_rate'})
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'paramwise_cfg has unknown keys {unknown}: '
                 'LayerDecayOptimWrapperConstructor takes layer_decay_rate only'
             )
         self.rate = float(self.paramwise_cfg.get('layer_decay_rate', 1.0))
         if not 0 < self.rate <= 1:
-            raise ValueError(f'layer_decay_rate={self.rate} must lie in (0, 1]')
+            raise UserError(f'layer_decay_rate={self.rate} must lie in (0, 1]')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer over the groups and wrap it."""
@@ -66,7 +69,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if not parameter.requires_grad:
                 continue
             layer, num_layers = self._depth(model, name)
-            decayed = parameter.ndim > 1 and not name.endswith(NO_DECAY_ENDINGS)
+            spared = name.rstrip('0123456789').endswith(NO_DECAY_ENDINGS)
+            decayed = parameter.ndim > 1 and not spared
             scale = self.rate ** (num_layers - 1 - layer)
             group = groups.setdefault(
                 (layer, decayed),
@@ -91,7 +95,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return 0, 1
         depth_of = getattr(model.backbone, 'get_layer_depth', None)
         if depth_of is None:
-            raise ValueError(
+            raise UserError(
                 f'layer_decay_rate={self.rate} needs a backbone with get_layer_depth, '
                 f'but {type(model.backbone).__name__} has none: use 1.0'
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.models.losses.relation import widen
 from medic_mm.models.losses.token_distillation import normalise_target
 
 
@@ -20,9 +22,9 @@ def cls_alignment(prediction: Tensor, target: Tensor, tau: float = 1.0) -> Tenso
         tau: Divisor, > 0.
 
     Returns:
-        A scalar in fp32, in 0..2/tau.
+        A scalar in 0..2/tau, in fp32, or fp64 where the input is.
     """
-    cosine = F.cosine_similarity(prediction.float(), normalise_target(target), dim=-1)
+    cosine = F.cosine_similarity(widen(prediction), normalise_target(target), dim=-1)
     return (1 - cosine).mean() / tau
 
 
@@ -33,13 +35,12 @@ class ClsAlignmentLoss(nn.Module):
         tau: Divisor of the loss.
 
     Raises:
-        ValueError: for ``tau`` <= 0.
+        UserError: for ``tau`` that is not a number above 0.
     """
 
     def __init__(self, tau: float = 1.0) -> None:
         super().__init__()
-        if tau <= 0:
-            raise ValueError(f'tau={tau} of ClsAlignmentLoss must be above 0')
+        require_number(self, 'tau', tau, above=0)
         self.tau = tau
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:

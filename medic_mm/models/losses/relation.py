@@ -1,5 +1,7 @@
 """Token relations of attention heads, and their distance for every pair of heads.
 
+Values are in fp32, or fp64 where the input is.
+
 No tensor of one map for each pair of heads is ever built: of two maps, only the inner
 product depends on both, so all pairs together are one matrix product.
 """
@@ -27,7 +29,7 @@ def relation_logits(x: Tensor, y: Tensor) -> Tensor:
         axis.
     """
     with full_precision(x):
-        x, y = _widen(x), _widen(y)
+        x, y = widen(x), widen(y)
         # scaling the smaller side spares a pass over N x N
         return (x * x.shape[-1] ** -0.5) @ y.transpose(-2, -1)
 
@@ -84,7 +86,7 @@ def relation_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """
     with full_precision(student_logits):
         teacher = _teacher_maps(teacher_logits).flatten(2)
-        student = _widen(student_logits).softmax(-1).flatten(2)
+        student = widen(student_logits).softmax(-1).flatten(2)
         cross = student @ teacher.transpose(1, 2)
         total = _squares(student)[:, :, None] - 2 * cross + _squares(teacher)[:, None]
         return total / student.shape[-1]
@@ -112,14 +114,14 @@ def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def _widen(tensor: Tensor) -> Tensor:
-    """At least fp32; fp64 stays."""
+def widen(tensor: Tensor) -> Tensor:
+    """In fp32 what is of less precision; fp64 stays."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @torch.no_grad()
 def _teacher_maps(logits: Tensor) -> Tensor:
-    return _widen(logits).softmax(-1)
+    return widen(logits).softmax(-1)
 
 
 @torch.no_grad()
@@ -131,7 +133,7 @@ def _row_entropy(maps: Tensor) -> Tensor:
 def _cross_entropy(student_logits: Tensor, teacher: Tensor) -> Tensor:
     """``(B, M2, N, N)`` logits and ``(B, M1, N, N)`` maps -> ``(B, M2, M1)``."""
     # finite where softmax would underflow and its logarithm be infinite
-    student = _widen(student_logits).log_softmax(-1).flatten(2)
+    student = widen(student_logits).log_softmax(-1).flatten(2)
     return student @ teacher.flatten(2).transpose(1, 2) / -teacher.shape[-2]
 
 

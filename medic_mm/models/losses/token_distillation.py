@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.models.losses.relation import widen
+
 
 def normalise_target(target: Tensor, eps: float = 1e-6) -> Tensor:
-    """Layer-normalise teacher tokens without learned scale and shift, in fp32.
+    """Layer-normalise teacher tokens without learned scale and shift.
 
-    ``(..., D)`` -> ``(..., D)``. The released MEDiC code divides by the unbiased
-    variance instead; at D = 768 the two differ by 0.07 %.
+    ``(..., D)`` -> ``(..., D)`` in fp32, or fp64 where the tokens are. The released
+    MEDiC code divides by the unbiased variance instead; at D = 768 the two differ by
+    0.07 %.
     """
-    return F.layer_norm(target.float(), target.shape[-1:], eps=eps)
+    return F.layer_norm(widen(target), target.shape[-1:], eps=eps)
 
 
 def token_distillation(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
@@ -27,9 +31,9 @@ def token_distillation(prediction: Tensor, target: Tensor, beta: float = 1.0) ->
         beta: Where the loss turns from quadratic to linear, > 0.
 
     Returns:
-        The mean over all values, a scalar in fp32.
+        The mean over all values, a scalar in fp32, or fp64 where the input is.
     """
-    return F.smooth_l1_loss(prediction.float(), normalise_target(target), beta=beta)
+    return F.smooth_l1_loss(widen(prediction), normalise_target(target), beta=beta)
 
 
 class TokenDistillationLoss(nn.Module):
@@ -39,13 +43,12 @@ class TokenDistillationLoss(nn.Module):
         beta: Where the loss turns from quadratic to linear.
 
     Raises:
-        ValueError: for ``beta`` <= 0.
+        UserError: for ``beta`` that is not a number above 0.
     """
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        if beta <= 0:
-            raise ValueError(f'beta={beta} of TokenDistillationLoss must be above 0')
+        require_number(self, 'beta', beta, above=0)
         self.beta = beta
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:

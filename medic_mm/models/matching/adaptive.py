@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.losses import relation_logits
-from medic_mm.models.losses.relation import full_precision
+from medic_mm.models.losses.relation import full_precision, widen
 from medic_mm.models.matching.balance import sinkhorn
 from medic_mm.models.matching.base import (
     Distance,
@@ -82,8 +84,8 @@ class AdaptiveMatching(HeadMatching):
             no effect.
 
     Raises:
-        ValueError: for an unknown descriptor or balance, or a temperature or width
-            that is not above 0.
+        UserError: for an unknown descriptor or balance, or a temperature or width
+            that is not a number above 0.
     """
 
     def __init__(
@@ -100,18 +102,17 @@ class AdaptiveMatching(HeadMatching):
     ) -> None:
         super().__init__(student_heads, teacher_heads)
         if descriptor not in DESCRIPTORS:
-            raise ValueError(
+            raise UserError(
                 f'descriptor={descriptor!r} of AdaptiveMatching is unknown: use one of '
                 f'{", ".join(map(repr, DESCRIPTORS))}'
             )
         if balance not in (None, 'sinkhorn'):
-            raise ValueError(
+            raise UserError(
                 f"balance={balance!r} of AdaptiveMatching is unknown: use 'sinkhorn', "
                 'or None'
             )
-        for name, value in (('temperature', temperature), ('embed_dims', embed_dims)):
-            if value <= 0:
-                raise ValueError(f'{name}={value} of AdaptiveMatching must be above 0')
+        require_number(self, 'temperature', temperature, above=0)
+        require_number(self, 'embed_dims', embed_dims, low=1, integer=True)
         self.describe = DESCRIPTORS[descriptor]
         self.temperature = temperature
         self.per_sample = per_sample
@@ -134,7 +135,7 @@ class AdaptiveMatching(HeadMatching):
         """W: ``(B, M2, M1)``, or ``(1, M2, M1)`` where the batch shares it."""
         if self.uniform:
             shape = (1, self.student_heads, self.teacher_heads)
-            return torch.full(shape, 1 / self.teacher_heads, device=student[0].device)
+            return widen(student[0]).new_full(shape, 1 / self.teacher_heads)
         with full_precision(student[0]):
             with torch.no_grad():
                 teacher_likeness = self.describe(*teacher)

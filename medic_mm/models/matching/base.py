@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.losses import relation_logits
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -41,16 +43,13 @@ class HeadMatching(nn.Module):
         teacher_heads: Number M1 of heads of the teacher's.
 
     Raises:
-        ValueError: for fewer than one head.
+        UserError: for fewer than one head, or what is not a whole number.
     """
 
     def __init__(self, student_heads: int, teacher_heads: int) -> None:
         super().__init__()
         for side, heads in (('student', student_heads), ('teacher', teacher_heads)):
-            if heads < 1:
-                raise ValueError(
-                    f'{side}_heads={heads} of {type(self).__name__} must be at least 1'
-                )
+            require_number(self, f'{side}_heads', heads, low=1, integer=True)
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
 
@@ -63,7 +62,7 @@ class HeadMatching(nn.Module):
         """Refuse widths of the two blocks that the strategy cannot work with.
 
         Raises:
-            ValueError: says which; most strategies take any width.
+            UserError: says which; most strategies take any width.
         """
 
     def match(self, student: Sides, teacher: Sides, distance: Distance) -> Matched:
@@ -79,12 +78,12 @@ class HeadMatching(nn.Module):
             distance: ``relation_kl`` or a function of the same shapes.
 
         Raises:
-            ValueError: where the numbers of heads or tokens are not as declared.
+            UserError: where the numbers of heads or tokens are not as declared.
         """
         self._check_side('student', student[0], self.student_heads)
         self._check_side('teacher', teacher[0], self.teacher_heads)
         if student[0].shape[2] != teacher[0].shape[2]:
-            raise ValueError(
+            raise UserError(
                 f'the student has {student[0].shape[2]} tokens and the teacher '
                 f'{teacher[0].shape[2]}: relations need the same grid on both sides'
             )
@@ -92,7 +91,7 @@ class HeadMatching(nn.Module):
 
     def _check_side(self, side: str, features: Tensor, declared: int) -> None:
         if features.shape[1] != declared:
-            raise ValueError(
+            raise UserError(
                 f'{side}_heads={declared} of {type(self).__name__}, but the distilled '
                 f'block of the {side} has {features.shape[1]} heads'
             )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from medic_mm.models.losses import relation_logits
+from medic_mm.models.losses.relation import widen
 
 
 def mean_logit(x: Tensor, y: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def mean_logit(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         ``(B, M, M)``, of rank 1.
     """
-    mean = (x.float().mean(2) * y.float().mean(2)).sum(-1) * x.shape[-1] ** -0.5
+    mean = (widen(x).mean(2) * widen(y).mean(2)).sum(-1) * x.shape[-1] ** -0.5
     return _outer(mean)
 
 

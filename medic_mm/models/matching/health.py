@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medic_mm.models.losses.relation import full_precision
+from medic_mm.models.losses.relation import full_precision, widen
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def head_similarity(logits: Tensor) -> Tensor:
     heads reach 0 only where they share no pair of tokens. At least two heads.
     """
     with full_precision(logits):
-        maps = logits.float().softmax(-1).flatten(2)
+        maps = widen(logits).softmax(-1).flatten(2)
         products = maps @ maps.transpose(1, 2)
         norms = products.diagonal(dim1=1, dim2=2).sqrt()
         cosines = products / (norms[:, :, None] * norms[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medic_mm.errors import UserError
 from medic_mm.models.losses import relation_logits
 from medic_mm.models.matching.base import (
     Distance,
@@ -32,13 +33,13 @@ class OneToOneMatching(HeadMatching):
         teacher_heads: Heads of the teacher's.
 
     Raises:
-        ValueError: where the two differ.
+        UserError: where the two differ.
     """
 
     def __init__(self, student_heads: int, teacher_heads: int) -> None:
         super().__init__(student_heads, teacher_heads)
         if student_heads != teacher_heads:
-            raise ValueError(
+            raise UserError(
                 f'OneToOneMatching needs equal numbers of heads, but '
                 f'student_heads={student_heads} and teacher_heads={teacher_heads}: '
                 f"give the student's distilled block {teacher_heads} heads, or use "

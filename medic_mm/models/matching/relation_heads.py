@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.matching.base import Distance, HeadMatching, Matched, Sides
 from medic_mm.models.matching.one_to_one import one_to_one
 from medic_mm.models.qkv import resplit_heads
@@ -21,7 +23,7 @@ class RelationHeadMatching(HeadMatching):
             Default: the teacher's number of heads.
 
     Raises:
-        ValueError: for fewer than one relation head, or, with the first batch, a number
+        UserError: for fewer than one relation head, or, with the first batch, a number
             that does not divide a block's width (:meth:`check_widths` tells before).
     """
 
@@ -29,10 +31,8 @@ class RelationHeadMatching(HeadMatching):
         self, student_heads: int, teacher_heads: int, num_heads: int | None = None
     ) -> None:
         super().__init__(student_heads, teacher_heads)
-        if num_heads is not None and num_heads < 1:
-            raise ValueError(
-                f'num_heads={num_heads} of RelationHeadMatching must be at least 1'
-            )
+        if num_heads is not None:
+            require_number(self, 'num_heads', num_heads, low=1, integer=True)
         self.num_heads = teacher_heads if num_heads is None else num_heads
 
     @property
@@ -44,7 +44,7 @@ class RelationHeadMatching(HeadMatching):
         """See :meth:`HeadMatching.check_widths`: the heads must divide both."""
         for side, width in (('student', student), ('teacher', teacher)):
             if width % self.num_heads:
-                raise ValueError(
+                raise UserError(
                     f'num_heads={self.num_heads} of RelationHeadMatching does not '
                     f'divide the width {width} of the {side}: choose a number that '
                     f'divides {student} and {teacher}'

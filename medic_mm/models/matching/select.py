@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.losses import relation_entropy, relation_logits
 from medic_mm.models.matching.base import (
     Distance,
@@ -38,7 +40,7 @@ class SelectMatching(HeadMatching):
             teacher's order, so that near ties do not reshuffle the pairs.
 
     Raises:
-        ValueError: for another word, a wrong number of heads, a head that the teacher
+        UserError: for another word, a wrong number of heads, a head that the teacher
             has not, or ``'sharpest'`` with more student than teacher heads.
     """
 
@@ -71,30 +73,28 @@ class SelectMatching(HeadMatching):
 
     def _check_scored(self, heads: str) -> None:
         if heads != SHARPEST:
-            raise ValueError(
+            raise UserError(
                 f'heads={heads!r} of SelectMatching is unknown: give teacher heads, or '
                 f'{SHARPEST!r}'
             )
         if self.student_heads > self.teacher_heads:
-            raise ValueError(
+            raise UserError(
                 f'heads={SHARPEST!r} of SelectMatching needs a teacher head for each '
                 f'student head, but student_heads={self.student_heads} and '
                 f'teacher_heads={self.teacher_heads}: give the teacher heads by number'
             )
 
     def _check_chosen(self, heads: int | Sequence[int]) -> tuple[int, ...]:
-        single = isinstance(heads, int)
-        chosen = (heads,) * self.student_heads if single else tuple(heads)
+        several = isinstance(heads, Iterable)
+        chosen = tuple(heads) if several else (heads,) * self.student_heads
         if len(chosen) != self.student_heads:
-            raise ValueError(
+            raise UserError(
                 f'heads of SelectMatching names {len(chosen)} teacher heads, but the '
                 f'student has {self.student_heads} heads: name one for each'
             )
-        if not all(0 <= head < self.teacher_heads for head in chosen):
-            raise ValueError(
-                f'heads={heads} of SelectMatching is out of range: the teacher has '
-                f'heads 0 to {self.teacher_heads - 1}'
-            )
+        last = self.teacher_heads - 1
+        for head in chosen:
+            require_number(self, 'heads', head, low=0, high=last, integer=True)
         return chosen
 
 

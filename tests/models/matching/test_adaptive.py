@@ -254,13 +254,29 @@ def test_the_free_router_collapses_and_sinkhorn_does_not():
     assert free.loss < 0.1 * balanced.loss
 
 
+@pytest.mark.parametrize('name', [*DESCRIPTORS, 'uniform'])
+def test_double_precision_stays(name):
+    settings = dict(uniform=True) if name == 'uniform' else dict(descriptor=name)
+    matching = build(**settings).double()
+    student, teacher = (tuple(t.double() for t in side) for side in inputs())
+    weights = matching.head_weights(student, teacher)
+    assert weights.dtype == torch.float64
+    if name == 'uniform':
+        assert weights.unique().tolist() == [1 / TEACHER_HEADS]
+    else:
+        expected = literal_weights(matching, name, student, teacher)
+        torch.testing.assert_close(weights, expected, rtol=1e-12, atol=0)
+    loss = matching(student, teacher, relation_kl).loss
+    assert loss.dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
         (dict(descriptor='mean'), "descriptor='mean' .* 'mean_logit', 'received'"),
         (dict(balance='entropy'), "balance='entropy' .* use 'sinkhorn'"),
-        (dict(temperature=0.0), 'temperature=0.0 .* must be above 0'),
-        (dict(embed_dims=0), 'embed_dims=0 .* must be above 0'),
+        (dict(temperature=0.0), 'temperature=0.0 .* a number above 0'),
+        (dict(embed_dims=0), 'embed_dims=0 .* at least 1'),
     ],
 )
 def test_refuses(settings, words):

@@ -13,6 +13,8 @@ from literal_relations import (
     sides,
 )
 
+from medic_mm.errors import UserError
+from medic_mm.models import matching as strategies
 from medic_mm.models.losses import relation_kl, relation_mse
 from medic_mm.models.matching import (
     AdaptiveMatching,
@@ -183,6 +185,13 @@ def test_head_similarity():
     assert head_similarity(alike).item() == pytest.approx(1, abs=1e-6)
 
 
+STRATEGIES = [
+    kind
+    for kind in vars(strategies).values()
+    if isinstance(kind, type) and issubclass(kind, strategies.HeadMatching)
+]
+
+
 @pytest.mark.parametrize(
     ('build', 'words'),
     [
@@ -193,8 +202,11 @@ def test_head_similarity():
         (lambda: RelationHeadMatching(3, 4, 5).check_widths(12, 24), '5 .* width 12 '),
         (lambda: RelationHeadMatching(3, 4, 6).check_widths(12, 20), '6 .* width 20 '),
         (lambda: SelectMatching(3, 4, (0, 1)), 'names 2 teacher heads, .* 3 heads'),
-        (lambda: SelectMatching(3, 4, (0, 1, 4)), 'out of range: .* heads 0 to 3'),
-        (lambda: SelectMatching(3, 4, -1), 'heads=-1 .* out of range'),
+        (
+            lambda: SelectMatching(3, 4, (0, 1, 4)),
+            'heads=4 .* at least 0 and at most 3',
+        ),
+        (lambda: SelectMatching(3, 4, -1), 'heads=-1 .* at least 0 and at most 3'),
         (lambda: SelectMatching(3, 4, 'best'), "heads='best' .* 'sharpest'"),
         (lambda: SelectMatching(5, 4), "'sharpest' .* by number"),
     ],
@@ -202,6 +214,32 @@ def test_head_similarity():
 def test_refuses(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+NUMBERS = [
+    *[(strategy, 'student_heads') for strategy in STRATEGIES],
+    *[(strategy, 'teacher_heads') for strategy in STRATEGIES],
+    (AdaptiveMatching, 'embed_dims'),
+    (AdaptiveMatching, 'temperature'),
+    (RelationHeadMatching, 'num_heads'),
+    (SelectMatching, 'heads'),
+]
+
+
+@pytest.mark.parametrize(('strategy', 'name'), NUMBERS)
+@pytest.mark.parametrize('value', [math.nan, math.inf, -1, True, 'two'])
+def test_refuses_what_is_not_a_number(strategy, name, value):
+    settings = {'student_heads': 3, 'teacher_heads': 3, name: value}
+    with pytest.raises(UserError, match=f'{name}={value!r} of {strategy.__name__}'):
+        strategy(**settings)
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('heads', [2.0, 2.5, None])
+def test_refuses_heads_that_are_not_whole(strategy, heads):
+    for side in ('student_heads', 'teacher_heads'):
+        with pytest.raises(UserError, match=f'{side}={heads} .* whole number'):
+            strategy(**{'student_heads': 2, 'teacher_heads': 2, side: heads})
 
 
 @pytest.mark.parametrize(
