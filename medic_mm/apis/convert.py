@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from medic_mm.checkpoints.description import describe_run, read_description
@@ -114,8 +112,7 @@ def convert_file(
     source, dest = Path(source), Path(dest)
     _check_paths(source, dest)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's arguments
-            content = read_checkpoint(source, mmap=True)
+        content = read_checkpoint(source, mmap=True)
         weights = find_weights(source, content)
         done = convert_weights(weights, layout, to)
         _require_encoder(done.weights, to)

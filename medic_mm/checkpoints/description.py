@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.checkpoints.loading import read_metadata
 from medic_mm.checkpoints.saving import DESCRIPTION
 
 
@@ -42,14 +42,8 @@ def describe_run(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_description(path: str | os.PathLike) -> dict[str, str]:
-    """The metadata of a ``.safetensors`` file; empty for any other file."""
-    path = Path(path)
-    if path.suffix != '.safetensors':
-        return {}
-    from safetensors import safe_open
-
-    with safe_open(path, framework='pt') as file:
-        return {k: v for k, v in (file.metadata() or {}).items() if k != 'format'}
+    """The description in a ``.safetensors`` file; empty for any other file."""
+    return {k: v for k, v in read_metadata(path).items() if k != 'format'}
 
 
 def _describe_config(text: str) -> dict[str, str]:

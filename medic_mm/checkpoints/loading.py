@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
-import zipfile
-from collections.abc import Callable
+import struct
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,53 +16,72 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medic_mm.checkpoints.allowed import HISTORY, allowed_globals
+from medic_mm.checkpoints.archive import (
+    check_archive,
+    is_archive,
+    is_stored,
+    is_torchscript,
+)
+from medic_mm.checkpoints.torchscript import read_torchscript
+from medic_mm.errors import FileError, MissingFileError
+from medic_mm.helpers import listed
+
 #: Keys under which checkpoints of the field keep their weights, most specific first.
 WEIGHT_KEYS = ('state_dict', 'model', 'module')
 
+_MOST_HEADER = 100_000_000  # bytes: the limit of safetensors itself
+
 
 def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
-    """Read a ``.safetensors`` file or one written by ``torch.save``, onto the CPU.
+    """Read a file of weights onto the CPU: the one reader of all tools and settings.
 
-    Of ``torch.save`` files only tensors, plain containers and what MMEngine's runner
-    adds (numpy numbers and arrays, its log history) are accepted. A file that would run
-    anything else is refused: there is no unsafe second attempt.
+    Takes ``.safetensors``, what ``torch.save`` writes (as a zip archive, or in the
+    format of torch before 1.6) and TorchScript archives. The content decides which it
+    is, not the ending. Of ``torch.save`` files only tensors, plain values and what
+    :mod:`~medic_mm.checkpoints.allowed` names are accepted; a file that would run
+    anything else is refused: there is no unsafe second attempt. The checksums of an
+    archive are compared.
 
     Args:
         path: A local file.
         mmap: Leave the tensors in the file until they are used, which saves memory. The
             file must not be written in place as long as they live; it may be replaced.
-            Without effect on files in the format of torch before 1.6.
+            Only for ``torch.save`` archives that are not compressed.
 
     Returns:
-        What the file holds, as it is; for ``.safetensors`` its tensors by name.
+        What the file holds, as it is; for ``.safetensors`` and TorchScript its tensors
+        by name.
 
     Raises:
-        FileNotFoundError: for no such file.
-        RuntimeError: for a file that carries code, is incomplete or no checkpoint.
+        MissingFileError: for no such file.
+        FileError: for a file that carries code, is damaged or not a checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist or is no file')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
+    path = require_file(path)
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
-            content = torch.load(
-                path,
-                map_location='cpu',
-                weights_only=True,
-                mmap=mmap and zipfile.is_zipfile(path),
-            )
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise RuntimeError(_explain(path, error)) from error
-    if not isinstance(content, dict):
-        raise RuntimeError(
-            f'checkpoint {path} holds a {type(content).__name__}, not a dictionary of '
-            'weights'
-        )
-    return content
+        if is_archive(path):
+            entries = check_archive(path)
+            if is_torchscript(entries):
+                return read_torchscript(path)
+            mappable = is_stored(entries) and path.suffix != '.safetensors'
+            return _read_torch(path, mmap and mappable)
+        if is_safetensors(path):
+            return _read_safetensors(path)
+    except OSError as error:
+        raise FileError(f'checkpoint {path} cannot be read ({error})') from error
+    return _read_torch(path, mmap=False)
+
+
+def require_file(path: str | os.PathLike) -> Path:
+    """A path with ``~`` expanded, where there is a file.
+
+    Raises:
+        MissingFileError: where there is none.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingFileError(f'checkpoint {path} does not exist or is no file')
+    return path
 
 
 def read_state_dict(path: str | os.PathLike, mmap: bool = False) -> dict[str, Tensor]:
@@ -74,7 +95,7 @@ def read_state_dict(path: str | os.PathLike, mmap: bool = False) -> dict[str, Te
         mmap: As in :func:`read_checkpoint`.
 
     Raises:
-        RuntimeError: for a file without tensors; also as :func:`read_checkpoint`.
+        FileError: for a file without tensors; also as :func:`read_checkpoint`.
     """
     return find_weights(path, read_checkpoint(path, mmap))
 
@@ -83,43 +104,144 @@ def find_weights(path: str | os.PathLike, content: dict[str, Any]) -> dict[str, 
     """The weights in what :func:`read_checkpoint` returned for ``path``.
 
     Raises:
-        RuntimeError: where it holds no tensors.
+        FileError: where it holds no tensors, tensors without a name, or arrays of numpy
+            among them.
     """
     for key in WEIGHT_KEYS:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
     weights = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    arrays = [name for name, v in content.items() if isinstance(v, np.ndarray)]
+    if arrays:
+        raise FileError(
+            f'checkpoint {path} has numpy arrays in place of tensors '
+            f'({listed(arrays)}): save them as torch.from_numpy(...)'
+        )
+    unnamed = [name for name in weights if not isinstance(name, str)]
+    if unnamed:
+        raise FileError(
+            f'checkpoint {path} has weights whose names are not texts '
+            f'({listed(map(repr, unnamed))}): save a state dict, with names'
+        )
     if not weights:
-        keys = ', '.join(map(str, list(content)[:8])) or 'nothing'
-        raise RuntimeError(f'checkpoint {path} has no weights: it holds {keys}')
+        raise FileError(
+            f'checkpoint {path} has no weights: it holds {listed(content, 8)}'
+        )
     return weights
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is of safetensors, by its ending or its first bytes."""
+    if path.suffix == '.safetensors':
+        return True
+    with path.open('rb') as file:
+        start = file.read(9)
+    return (
+        len(start) == 9
+        and start[8:] == b'{'
+        and 2 <= struct.unpack('<Q', start[:8])[0] <= _MOST_HEADER
+    )
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The metadata of a ``.safetensors`` file; empty for any other file.
+
+    Raises:
+        FileError: where the file is damaged.
+    """
+    path = require_file(path)
+    if is_archive(path) or not is_safetensors(path):
+        return {}
+    return _header(path).get('__metadata__', {})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise RuntimeError(
+        raise FileError(
             f'reading {path} needs the package safetensors: pip install safetensors'
         ) from error
+    _header(path)
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise RuntimeError(
+    except MemoryError:
+        raise
+    except Exception as error:  # SafetensorError, KeyError for a dtype
+        raise FileError(
+            f'checkpoint {path} is incomplete or no safetensors file '
+            f'({_first_line(error)})'
+        ) from error
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header, which safetensors reads with the last of two equal names."""
+    try:
+        with path.open('rb') as file:
+            (size,) = struct.unpack('<Q', file.read(8))
+            if size > min(_MOST_HEADER, path.stat().st_size - 8):
+                raise ValueError('its header is longer than the file')
+            header = json.loads(file.read(size), object_pairs_hook=_unique)
+        if not isinstance(header, dict):
+            raise ValueError('its header does not name tensors')
+    except (ValueError, struct.error, RecursionError) as error:
+        raise FileError(
             f'checkpoint {path} is incomplete or no safetensors file ({error})'
         ) from error
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = {name for name in names if names.count(name) > 1}
+        raise ValueError(f'it has {listed(sorted(doubled))} twice')
+    return found
+
+
+def _read_torch(path: Path, mmap: bool) -> dict[str, Any]:
+    try:
+        with (
+            torch.serialization.safe_globals(allowed_globals()),
+            warnings.catch_warnings(),
+            path.open('rb') as file,  # by a path, torch goes by its ending
+        ):
+            warnings.simplefilter('ignore')  # of torch, about the file's age
+            content = torch.load(
+                path if mmap else file,
+                map_location='cpu',
+                weights_only=True,
+                mmap=mmap,
+            )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise FileError(_explain(path, error)) from error
+    if not isinstance(content, dict):
+        raise FileError(
+            f'checkpoint {path} holds a {type(content).__name__}, not a dictionary of '
+            'weights'
+        )
+    return content
 
 
 def _explain(path: Path, error: Exception) -> str:
     text = str(error)
     code = re.search(r'GLOBAL (\S+)|unrecognized function (.+)', text)
     if isinstance(error, UnpicklingError) and code:
+        name = code[1] or code[2]
+        if name == HISTORY and importlib.util.find_spec('mmengine') is None:
+            return (
+                f'checkpoint {path} holds the training log of MMEngine, and the '
+                'package mmengine is not installed: pip install mmengine, or export '
+                'the checkpoint where it is (tools/export_hf.py, tools/convert.py), '
+                'which needs no mmengine to be read'
+            )
         return (
-            f'checkpoint {path} carries pickled code ({code[1] or code[2]}) and was '
-            'not loaded: keep only its tensors in the file, or convert it to '
-            '.safetensors'
+            f'checkpoint {path} carries pickled code ({name}) and was not loaded: keep '
+            'only its tensors in the file, or convert it to .safetensors'
         )
     with path.open('rb') as file:
         start = file.read(2)
@@ -131,41 +253,9 @@ def _explain(path: Path, error: Exception) -> str:
         )
     # torch's first lines advise to load the file unsafely
     detail = re.search(r'WeightsUnpickler error:\s*(.+)', text)
-    lines = (detail[1] if detail else text).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = _first_line(detail[1] if detail else error)
     return f'checkpoint {path} is incomplete or no checkpoint ({reason})'
 
 
-def _allowed_globals() -> list[Callable | tuple[Callable, str]]:
-    """What MMEngine's runner writes beside tensors, by the name in the file."""
-    core = getattr(np, '_core', None) or np.core  # renamed in numpy 2
-    allowed: list[Callable | tuple[Callable, str]] = [
-        (np.ndarray, 'numpy.ndarray'),
-        (np.dtype, 'numpy.dtype'),
-        (slice, 'builtins.slice'),
-        (_history_method, 'builtins.getattr'),
-    ]
-    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
-        allowed.append((core.multiarray._reconstruct, f'{module}._reconstruct'))
-        allowed.append((core.multiarray.scalar, f'{module}.scalar'))
-    for code in '?bBhHiIlLqQefd':
-        kind = type(np.dtype(code))
-        allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
-    try:
-        from mmengine.logging import HistoryBuffer
-    except ImportError:  # plain weights need no host
-        return allowed
-    allowed.append((HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'))
-    return allowed
-
-
-def _history_method(owner: object, name: str) -> Callable:
-    """Stand in for ``getattr``: a log history names four of its own methods so.
-
-    The true ``getattr`` would let a file reach anything.
-    """
-    from mmengine.logging import HistoryBuffer
-
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise UnpicklingError(f'GLOBAL getattr({owner!r}, {name!r})')
-    return getattr(HistoryBuffer, name)
+def _first_line(error: Exception | str) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.loading import read_state_dict
+from medic_mm.checkpoints.loading import find_weights, read_checkpoint
+from medic_mm.checkpoints.torchscript import TorchScript
+from medic_mm.errors import MissingFileError
 
 T = TypeVar('T')
 
@@ -74,7 +74,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'weights={str(path)!r}: there is no such file; give the path of a '
             'safetensors, .pt or .pth file that is on this machine'
         )
@@ -82,11 +82,11 @@ def read_weight_file(path: str | Path) -> WeightFile:
         MMLogger.get_current_instance().info(
             'Teacher weights: %s, SHA-256 %s', path, sha256(path)
         )
-    if _is_torchscript(path):
-        content, quick_gelu = _read_torchscript(path)
-    else:
-        content, quick_gelu = read_state_dict(path), None
-    state_dict = _plain(content)
+    content = read_checkpoint(path)
+    quick_gelu = (
+        _activation(content.kinds) if isinstance(content, TorchScript) else None
+    )
+    state_dict = _plain(find_weights(path, content))
     if all(marker in state_dict for marker in OPENAI_MARKERS):
         quick_gelu = True
         state_dict = {k: v for k, v in state_dict.items() if k not in OPENAI_MARKERS}
@@ -175,26 +175,7 @@ def _listing(kind: str, keys: Sequence[str], shown: int = 4) -> str:
     return f'{len(keys)} {kind} ({", ".join(keys[:shown])}{more})'
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())
-
-
-def _read_torchscript(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    try:
-        archive = torch.jit.load(str(path), map_location='cpu')
-    except Exception as error:
-        raise RuntimeError(
-            f'{path} looks like a TorchScript archive but cannot be read '
-            f'({type(error).__name__}): it may be torn; fetch it again'
-        ) from error
-    return dict(archive.state_dict()), _activation(archive.modules())
-
-
-def _activation(modules: Iterable[nn.Module]) -> bool | None:
-    kinds = {getattr(module, 'original_name', '') for module in modules}
+def _activation(kinds: Collection[str]) -> bool | None:
     if 'QuickGELU' in kinds:
         return True
     return False if 'GELU' in kinds else None

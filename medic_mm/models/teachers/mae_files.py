@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
@@ -109,8 +107,7 @@ def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
     Raises:
         RuntimeError: where they differ.
     """
-    with _plain_arguments():
-        meta = read_checkpoint(Path(weights).expanduser()).get('meta')
+    meta = read_checkpoint(weights, mmap=True).get('meta')
     config = meta.get('cfg') if isinstance(meta, dict) else None
     text = config if isinstance(config, str) else ''
     recorded = set(re.findall(r'\bnorm_pix=(True|False)\b', text))
@@ -128,8 +125,7 @@ def read_mae_file(weights: str) -> dict[str, Tensor]:
         FileNotFoundError: where there is no such file.
         RuntimeError: where the file cannot be read safely or holds no MAE.
     """
-    with _plain_arguments():
-        file = read_weight_file(weights)
+    file = read_weight_file(weights)
     try:
         layout = detect_layout(file.state_dict)
         return convert_keys(file.state_dict, layout, 'mmpretrain')
@@ -163,11 +159,6 @@ def require_fit(
 def settings_text(settings: Mapping[str, int]) -> str:
     """Settings as they are written in a call."""
     return ', '.join(f'{name}={value}' for name, value in settings.items())
-
-
-def _plain_arguments() -> torch.serialization.safe_globals:
-    """Let a file keep the arguments of MAE's script, which are plain values."""
-    return torch.serialization.safe_globals([argparse.Namespace])
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:

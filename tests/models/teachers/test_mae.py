@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fractions
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -210,7 +211,7 @@ class TestFiles:
         }
         torch.save(content, tmp_path / FULL)
         assert build(tmp_path / FULL).fingerprint() == teacher.fingerprint()
-        torch.save({**content, 'more': Path()}, tmp_path / FULL)
+        torch.save({**content, 'more': fractions.Fraction(1)}, tmp_path / FULL)
         with pytest.raises(RuntimeError, match='carries pickled code'):
             build(tmp_path / FULL)
 
