@@ -48,6 +48,8 @@ def _shrink_segmentor(cfg: Config) -> None:
         arch=small_arch(WIDTH, 3, 4), img_size=SIDE, out_indices=[0, 1, 2, 3]
     )
     model.data_preprocessor.size = (SIDE, SIDE)
+    if model.data_preprocessor.get('test_cfg'):
+        model.data_preprocessor.test_cfg.size = (SIDE, SIDE)
     model.neck.embed_dim = WIDTH
     model.decode_head.update(in_channels=[WIDTH] * 4, channels=16)
     model.auxiliary_head.update(in_channels=WIDTH, channels=16)

@@ -23,12 +23,11 @@ from medic_mm.apis.evaluation_plan import (
     DATASETS,
     SUITE,
     LeftOut,
-    PretrainedStudent,
     Task,
     check_suite,
     make_plan,
-    read_student,
 )
+from medic_mm.apis.evaluation_student import PretrainedStudent, read_student
 from medic_mm.apis.evaluation_table import Evaluation, Row, duration
 from medic_mm.apis.pretrained import RANDOM
 from medic_mm.apis.run_config import short_path
@@ -81,6 +80,9 @@ def evaluate(
     evaluation = Evaluation(checkpoint, student.title, left_out=left_out)
     if not tasks:
         raise UserError(f'nothing can be run. {evaluation.left_out_sentence()}')
+    for task in tasks:
+        if task.config is not None:
+            _plain(task.folder)
     out = default_folder(checkpoint, config) if out is None else out
     out.mkdir(parents=True, exist_ok=True)
     print(f'{checkpoint}: {student.title}. Results go to {out}.', flush=True)
@@ -224,6 +226,7 @@ class _Run:
         """Train by the benchmark config, then test the last checkpoint."""
         loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
         options = [f'{x}.dataset.data_root={_plain(self.task.folder)}' for x in loaders]
+        options += self.task.options
         if not (self.folder / 'trained').is_file():
             given = ['--work-dir', str(self.folder)]
             given += ['--pretrained', self.student.checkpoint]

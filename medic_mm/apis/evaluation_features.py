@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from medic_mm.apis.evaluation_plan import PretrainedStudent
+from medic_mm.apis.evaluation_student import PretrainedStudent
 from medic_mm.apis.knn import find_dataloaders
 
 # where the data for k-NN of each data set are written down

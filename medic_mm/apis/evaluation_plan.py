@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from medic_mm.apis.pretrained import RANDOM
+from medic_mm.apis.evaluation_student import (
+    PretrainedStudent,
+    describe_network,
+    has_layer_scale,
+)
 from medic_mm.errors import UserError
-from medic_mm.export.architecture import describe_backbone
-from medic_mm.export.source import read_source
 
 #: Tasks by their names on the command line, and how the table calls them.
 SUITE = {
@@ -21,10 +22,6 @@ SUITE = {
     'finetune': 'fine-tuning',
     'segmentation': 'segmentation',
 }
-# what two networks must share for the weights of one to fit the other; positions are
-# resized, and how strong LayerScale started is in the weights
-_NETWORK = ('embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size', 'in_chans')
-_SCOPES = ('', 'medic_mm', 'mmpretrain')
 # ImageNet's objects cannot be told from smaller images
 _LEAST_IMAGENET_SIZE = 160
 
@@ -78,53 +75,6 @@ _PROBES = {'medic-pre': 'linear-cls', 'mimhd-pre': 'linear-cls-mean'}
 
 
 @dataclass(frozen=True)
-class PretrainedStudent:
-    """What is evaluated.
-
-    Attributes:
-        checkpoint: The file, or ``'random'``.
-        settings: The config of its pre-training, as plain containers.
-        network: Its shape, by the names of timm; None for one that no benchmark has.
-        problem: Why there is no ``network``.
-        trusted: Whether the user gave the config; else the checkpoint carried it.
-    """
-
-    checkpoint: str
-    settings: dict[str, Any]
-    network: dict[str, Any] | None
-    problem: str = ''
-    trusted: bool = False
-
-    @property
-    def backbone(self) -> dict[str, Any]:
-        """``model.backbone`` of the config."""
-        return self.settings['model']['backbone']
-
-    @property
-    def family(self) -> str:
-        """``'medic-pre'`` for students with LayerScale, else ``'mimhd-pre'``."""
-        scale = self.backbone.get('layer_scale_init_value', 0.0)
-        return 'medic-pre' if scale else 'mimhd-pre'
-
-    @property
-    def image_size(self) -> int:
-        """Side of its images."""
-        size = self.backbone.get('img_size', 224)
-        return int(size if isinstance(size, int) else max(size))
-
-    @property
-    def title(self) -> str:
-        """For example ``'ViT of 12 blocks, 768 wide, patches of 16, LayerScale'``."""
-        if self.network is None:
-            return f'{self.backbone.get("type")} ({self.problem})'
-        scale = 'LayerScale' if self.family == 'medic-pre' else 'no LayerScale'
-        return (
-            f'ViT of {self.network["depth"]} blocks, {self.network["embed_dim"]} wide, '
-            f'patches of {self.network["patch_size"]}, {scale}'
-        )
-
-
-@dataclass(frozen=True)
 class Task:
     """One thing to run.
 
@@ -133,12 +83,15 @@ class Task:
         dataset: Key of :data:`DATASETS`.
         folder: Where the data lie.
         config: The benchmark config; None for features that are computed once.
+        options: What ``--cfg-options`` changes in it, so that its network is the
+            student's.
     """
 
     kind: str
     dataset: str
     folder: Path
     config: Path | None
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -157,45 +110,6 @@ class LeftOut:
 
     title: str
     reason: str
-
-
-def read_student(checkpoint: str, config: Path | None = None) -> PretrainedStudent:
-    """Find out which student a checkpoint holds.
-
-    Args:
-        checkpoint: A file of pre-training, or ``'random'``.
-        config: The config of the pre-training. Default: the one in the checkpoint,
-            which is read without running it; ``'random'`` needs one.
-
-    Raises:
-        UserError: for no such file, one that is torn, carries code or has no
-            backbone, and where there is no config.
-    """
-    if config is not None and not config.is_file():
-        raise UserError(f"--config: config '{config}' does not exist")
-    if checkpoint == RANDOM:
-        if config is None:
-            raise UserError(
-                "checkpoint 'random' needs --config CONFIG: the pre-training whose "
-                'student is drawn at random'
-            )
-        settings = Config.fromfile(config).to_dict()
-        if not isinstance((settings.get('model') or {}).get('backbone'), dict):
-            raise UserError(f'--config: {config} has no model.backbone')
-    else:
-        if not Path(checkpoint).is_file():
-            raise UserError(f'checkpoint {checkpoint!r} does not exist')
-        try:
-            settings = read_source(checkpoint, config).config
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
-    network, problem = None, ''
-    try:
-        network = _network(settings['model']['backbone'])
-    except ValueError as error:
-        problem = str(error)
-    trusted = config is not None
-    return PretrainedStudent(checkpoint, settings, network, problem, trusted)
 
 
 def check_suite(suite: Sequence[str]) -> list[str]:
@@ -240,14 +154,15 @@ def make_plan(
         except LookupError as error:
             left_out.append(LeftOut(title_of(kind, dataset), str(error.args[0])))
         else:
-            tasks.append(Task(kind, dataset, folder, config))
+            options = () if config is None else _options(student, config)
+            tasks.append(Task(kind, dataset, folder, config, options))
     return tasks, left_out
 
 
 def find_config(
     student: PretrainedStudent, kind: str, dataset: str, root: Path
 ) -> Path | None:
-    """The benchmark config whose network is the student's.
+    """The benchmark config whose network is the student's, but for LayerScale.
 
     Args:
         student: What is evaluated.
@@ -266,7 +181,8 @@ def find_config(
     if pattern is not None and student.network is not None:
         name = pattern.format(family=family, probe=_PROBES[family])
         for path in sorted((root / 'configs' / 'benchmarks').glob(name)):
-            if _network(Config.fromfile(path).model.backbone) == student.network:
+            network = describe_network(Config.fromfile(path).model.backbone)
+            if network == student.network:
                 return path
     if kind in ('knn', 'linear'):
         if dataset == 'imagenet' and student.image_size < _LEAST_IMAGENET_SIZE:
@@ -293,7 +209,8 @@ def find_data(data: Path, dataset: str) -> Path:
         missing = [part for part in wanted.parts if not (folder / part).is_dir()]
         if missing:
             raise LookupError(f'{folder} has no {" and no ".join(missing)}')
-        return folder.resolve()
+        # as it was given: a link may stand for a path that --cfg-options cannot take
+        return folder.absolute()
     raise LookupError(f'{data} has no {wanted.folders[0]}')
 
 
@@ -302,10 +219,10 @@ def title_of(kind: str, dataset: str) -> str:
     return f'{SUITE[kind]} on {DATASETS[dataset].title}'
 
 
-def _network(backbone: dict[str, Any]) -> dict[str, Any]:
-    kind = backbone.get('type')
-    if isinstance(kind, str) and kind.rpartition('.')[0] not in _SCOPES:
-        raise ValueError(f'backbone.type={kind!r} is neither ours nor of mmpretrain')
-    found = describe_backbone(backbone).arguments
-    shape = {key: found[key] for key in _NETWORK}
-    return {**shape, 'layer_scale': found['init_values'] is not None}
+def _options(student: PretrainedStudent, config: Path) -> tuple[str, ...]:
+    """LayerScale of the student; how strong it started is in the weights."""
+    backbone = Config.fromfile(config).model.backbone
+    if has_layer_scale(backbone) == has_layer_scale(student.backbone):
+        return ()
+    value = student.backbone.get('layer_scale_init_value', 0.0)
+    return (f'model.backbone.layer_scale_init_value={value}',)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.loading import read_state_dict
+from medic_mm.checkpoints.relative_positions import fit_relative_positions
 from medic_mm.helpers import listed
 
 
@@ -20,11 +21,13 @@ class LoadReport:
         loaded: Names in the backbone that got their weights from the file.
         missing: Names in the backbone that the file does not have.
         unexpected: Names in the file, without the prefix, that the backbone lacks.
+        notes: What was resized, copied or assumed.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_backbone(
@@ -36,7 +39,7 @@ def load_backbone(
     """Load the weights below ``prefix`` of a checkpoint into a backbone.
 
     The backbone's own hooks run, so position embeddings of another image size are
-    resized as the host does it.
+    resized as the host does it; relative ones are fitted as BEiT's fine-tuning does it.
 
     Args:
         model: The backbone, or a model that has one in ``.backbone``.
@@ -64,6 +67,7 @@ def load_backbone(
             f'checkpoint {path} has no weights below prefix={prefix!r}: its names '
             f'begin with {_beginnings(state)}'
         )
+    weights, notes = fit_relative_positions(weights, backbone.state_dict())
     try:
         found = backbone.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -82,7 +86,7 @@ def load_backbone(
             f'checkpoint {path} has nothing that {type(backbone).__name__} takes: '
             f'below prefix={prefix!r} it has {listed(unexpected)}'
         )
-    return LoadReport(loaded, missing, unexpected)
+    return LoadReport(loaded, missing, unexpected, notes)
 
 
 def _beginnings(state: dict[str, Tensor]) -> str:

@@ -18,17 +18,17 @@ from medic_mm.apis.evaluation_features import features_config
 from medic_mm.apis.evaluation_plan import (
     DATASETS,
     SUITE,
-    PretrainedStudent,
     check_suite,
     make_plan,
-    read_student,
 )
+from medic_mm.apis.evaluation_student import PretrainedStudent, read_student
 from medic_mm.apis.evaluation_table import Evaluation, LeftOut, Row, duration
 from medic_mm.errors import UserError
 
 TINY_MEDIC = 'medic/medic_vit-tiny-p8_1xb100-coslr-20e_cifar10-64px.py'
 TINY_MIMHD = 'mimhd/mimhd_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
 TINYMIM = 'tinymim/tinymim_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
+DENSE_RPB = 'medic/medic-dense-rpb_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 MAE = 'mae/mae_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
 
 
@@ -87,6 +87,19 @@ CHOSEN = {
         'segmentation-ade20k': UPERNET.format('base-p16_medic-pre')
         + '8xb2-amp-160k_ade20k-512x512.py',
     },
+    **{
+        name: {
+            'knn-cifar10': None,
+            'knn-imagenet': None,
+            'linear-cifar10': None,
+            'linear-imagenet': None,
+            'finetune-imagenet': 'classification/'
+            'beit-base-p16_medic-pre_8xb128-amp-coslr-100e_in1k.py',
+            'segmentation-ade20k': 'segmentation/beit-base-p16_medic-pre_upernet_'
+            '8xb2-amp-160k_ade20k-512x512.py',
+        }
+        for name in ('maskdistill/vitb_300e.py', DENSE_RPB)
+    },
     'mimhd/vitb_100e.py': {
         'knn-cifar10': None,
         'knn-imagenet': None,
@@ -124,6 +137,53 @@ def test_configs_are_chosen_by_the_checkpoint(
         for task in tasks
     } == CHOSEN[config]
     assert len(tasks) + len(left_out) == 8
+
+
+@pytest.mark.parametrize(
+    ('config', 'scale', 'family', 'option'),
+    [
+        (TINY_MEDIC, 0.0, 'medic', '0.0'),
+        (TINY_MIMHD, 0.1, 'mimhd', '0.1'),
+        (TINYMIM, 1e-5, 'mimhd', '1e-05'),
+        (MAE, 0.1, 'mimhd', '0.1'),
+        (TINY_MEDIC, 1e-5, 'medic', None),
+    ],
+)
+def test_the_method_decides_not_layer_scale(
+    root: Path, tmp_path: Path, config: str, scale: float, family: str, option: str
+) -> None:
+    cfg = Config.fromfile(root / 'configs' / config)
+    cfg.model.backbone.layer_scale_init_value = scale
+    student = read_student(save_checkpoint(tmp_path / 'a.pth', cfg))
+    assert student.title.endswith(', no LayerScale' if scale == 0 else ', LayerScale')
+    data = make_data(tmp_path / 'data', 'cifar10')
+    ((task,), _) = make_plan(student, ['finetune'], data, root)
+    assert task.config.name == Path(TINY.format(family)).name
+    wanted = f'model.backbone.layer_scale_init_value={option}'
+    assert task.options == ((wanted,) if option else ())
+
+
+def test_the_method_of_a_class_of_ones_own(root: Path, tmp_path: Path) -> None:
+    """Of a config that the user gives, the class says what it is built on."""
+    (tmp_path / 'own_medic.py').write_text(
+        'from medic_mm.models.algorithms import MEDiC\n'
+        'from medic_mm.registry import MODELS\n\n\n'
+        '@MODELS.register_module(force=True)\n'
+        'class OwnMEDiC(MEDiC):\n'
+        '    pass\n'
+    )
+    cfg = Config.fromfile(root / 'configs' / TINY_MEDIC)
+    cfg.model.type = 'medic_mm.OwnMEDiC'
+    file = save_checkpoint(tmp_path / 'a.pth', cfg)
+    # the one that the checkpoint carries is not run
+    assert read_student(file).family == 'mimhd-pre'
+    cfg.custom_imports = dict(imports=['own_medic'])
+    cfg.dump(tmp_path / 'config.py')
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert read_student(file, tmp_path / 'config.py').family == 'medic-pre'
+    finally:
+        sys.path.remove(str(tmp_path))
 
 
 def test_features_are_those_of_the_student(root: Path, tmp_path: Path) -> None:
@@ -318,7 +378,18 @@ def test_steps_that_are_done_are_skipped(
     assert tools.calls == []
     assert json.loads((out / 'evaluation.json').read_text()) == third.as_dict()
 
-    moved = data.rename(tmp_path / 'other')
+    comma = data.rename(tmp_path / 'a,b')
+    with pytest.raises(UserError, match='by a link') as caught:
+        evaluate(*arguments[:2], comma, ['finetune'], out=tmp_path / 'link')
+    assert 'a,b' in str(caught.value)
+    (tmp_path / 'plain').symlink_to(comma)
+    found = evaluate(
+        *arguments[:2], tmp_path / 'plain', ['finetune'], out=tmp_path / 'link'
+    )
+    assert f'data_root={tmp_path}/plain/cifar10' in ' '.join(tools.calls[0])
+    assert not found.failed or 'status' not in found.failed[0].reason
+
+    moved = comma.rename(tmp_path / 'other')
     with pytest.raises(UserError, match='knn-cifar10 holds results of other data'):
         evaluate(*arguments[:2], moved, ['knn'], out=out)
 

@@ -33,7 +33,8 @@ class PretrainedBackboneHook(Hook):
             ``ln2.``, the norm after the mean of the patch tokens, which pre-training
             does not have.
         left: Beginnings of names that the file may have beyond the backbone. Default:
-            the final norms ``ln1.`` and ``ln2.``, which other outputs do without.
+            the final norms ``ln1.`` and ``ln2.``, which other outputs do without, and
+            the ``mask_token`` that BEiT's pre-training keeps in its backbone.
 
     Raises:
         ValueError: before the first step, where no checkpoint is named.
@@ -46,7 +47,9 @@ class PretrainedBackboneHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(
-        self, new: Sequence[str] = ('ln2.',), left: Sequence[str] = ('ln1.', 'ln2.')
+        self,
+        new: Sequence[str] = ('ln2.',),
+        left: Sequence[str] = ('ln1.', 'ln2.', 'mask_token'),
     ) -> None:
         self.new = tuple(new)
         self.left = tuple(left)
@@ -96,7 +99,8 @@ class PretrainedBackboneHook(Hook):
         runner.logger.info(
             f'Backbone from {path}: {len(report.loaded)} of {total} weights loaded; '
             f'new in the network: {listed(report.missing)}; '
-            f'left in the file: {listed(report.unexpected)}.'
+            f'left in the file: {listed(report.unexpected)}'
+            f'{"".join(f"; {note}" for note in report.notes)}.'
         )
 
     def _refuse_gaps(self, name: str, path: str, report: LoadReport) -> None:
@@ -130,6 +134,16 @@ def _beyond(names: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
 
 def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """The likely cause, where names tell it."""
+    if any('relative_position' in name for name in unexpected):
+        return (
+            ' (pre-training had relative positions: use the config beit-*_medic-pre_*, '
+            "whose backbone is mmpretrain's BEiTViT)"
+        )
+    if any('relative_position' in name for name in missing):
+        return (
+            ' (pre-training had absolute positions: use the config vit-*, whose '
+            "backbone is mmpretrain's VisionTransformer)"
+        )
     if missing and all('gamma' in name for name in missing):
         return (
             ' (pre-training had no LayerScale: set '
