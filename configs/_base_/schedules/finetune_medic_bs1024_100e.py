@@ -1,6 +1,6 @@
 # Fine-tuning as the released MEDiC script does it: AdamW 5e-4 at batch 1024, layer
-# decay 0.65, 20 of 100 epochs of warm-up. The code is BEiT-2's, but the script reads the
-# class token; BEiT-2's 85.0 are of the mean patch token.
+# decay 0.65, 20 of 100 epochs of warm-up. The code is BEiT-2's, yet the script reads
+# the class token; BEiT-2's 85.0 are of the mean patch token.
 #
 # Its script runs 4 x 128 images; 5e-4 is BEiT-2's rate for 1024, which the paper's
 # appendix, as cited by ExPLoRe, gives too. That appendix also says warm-up 10, mixup
