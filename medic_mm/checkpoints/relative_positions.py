@@ -46,7 +46,7 @@ def fit_relative_positions(
     fitted = {k: v for k, v in weights.items() if not k.endswith(_INDEX)}
     fitted |= {k: v for k, v in own.items() if k.endswith(_INDEX)}
     sources = {name: name for name in tables if name in fitted}
-    notes = {}
+    notes: dict[str, None] = {}  # each once, in order
     if tables and _SHARED in fitted and _SHARED not in own:
         shared = fitted.pop(_SHARED)
         fitted |= {name: shared.clone() for name in tables if name not in fitted}
