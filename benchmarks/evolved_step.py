@@ -36,7 +36,12 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.masking import block_mask, cluster_em, cluster_hierarchical
+from medic_mm.masking import (
+    block_mask,
+    cluster_em,
+    cluster_hierarchical,
+    masked_count,
+)
 from medic_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +92,7 @@ def build_masking(model: nn.Module, name: str, ratio: float) -> nn.Module:
 
 def block_samples(batch: int, ratio: float) -> list[DataSample]:
     """Data samples with block masks, as ``BlockMask`` gives them."""
-    count = int(ratio * GRID[0] * GRID[1])
+    count = masked_count(GRID[0] * GRID[1], ratio)
     masks = block_mask(batch, GRID, count).view(batch, *GRID)
     samples = [DataSample() for _ in range(batch)]
     for sample, mask in zip(samples, masks, strict=True):

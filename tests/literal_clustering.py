@@ -61,9 +61,9 @@ def numbered(clusters, count):
     return ids
 
 
-def em_loop(attention, centres, kappa, iterations):
+def em_loop(attention, centres, kappa, iterations, unit_length=True):
     """Spherical EM with given first centres ``(K, L)``."""
-    unit = unit_rows(attention)
+    unit = unit_rows(attention) if unit_length else np.asarray(attention, np.float64)
     centres = [np.asarray(c, dtype=np.float64) for c in centres]
 
     def shares():

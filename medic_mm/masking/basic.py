@@ -8,11 +8,17 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from medic_mm.errors import UserError
+from medic_mm.checks import require, require_number
+from medic_mm.masking.ranges import check_blocks, check_count
 
 
 def masked_count(length: int, mask_ratio: float) -> int:
-    """Patches of ``length`` that a ratio hides; rounded down, as in BEiT."""
+    """Patches of ``length`` that a ratio hides; rounded down, as in BEiT.
+
+    Raises:
+        UserError: for a ratio that is not a number within 0..1.
+    """
+    require_number('masked_count', 'mask_ratio', mask_ratio, low=0, high=1)
     # the small shift keeps 0.29 * 100 from becoming 28
     return int(length * mask_ratio + 1e-6)
 
@@ -36,9 +42,10 @@ def random_mask(
         bool ``(B, L)``, row-major, True = hidden, exactly ``num_masked`` per row.
 
     Raises:
-        UserError: where ``num_masked`` is not within 0..L or the grid is empty.
+        UserError: where ``num_masked`` is not a whole number within 0..L, or the grid
+            is not two whole numbers above 0.
     """
-    length = _check(grid, num_masked)
+    length = check_count('random_mask', batch, grid, num_masked)
     return _hide_highest(_noise(batch, length, generator), num_masked)
 
 
@@ -56,7 +63,7 @@ def grid_mask(
 
     Arguments, result and errors as :func:`random_mask`.
     """
-    length = _check(grid, num_masked)
+    length = check_count('grid_mask', batch, grid, num_masked)
     noise = _noise(batch, length, generator)
     corner = torch.randint(4, (batch, 1), generator=generator, device=noise.device)
     rows = torch.arange(grid[0], device=noise.device).repeat_interleave(grid[1])
@@ -89,19 +96,18 @@ def block_mask(
 
     Args:
         min_area: Least area of a rectangle in patches, as long as that many are left;
-            then the largest.
+            then the largest. ``num_masked`` where that is less.
         min_aspect: Least aspect ratio, in (0, 1].
 
     Other arguments, result and errors as :func:`random_mask`.
     """
-    length = _check(grid, num_masked)
-    if not 0 < min_aspect <= 1:
-        raise UserError(f'min_aspect={min_aspect} must lie in (0, 1]')
-    if generator is not None and generator.device.type != 'cpu':
-        raise UserError(
-            f'block_mask is made on the CPU, but the generator is on {generator.device}'
-        )
-    log_aspect = math.log(min_aspect)
+    length = check_count('block_mask', batch, grid, num_masked)
+    check_blocks('block_mask', min_area, min_aspect)
+    require(
+        generator is None or generator.device.type == 'cpu',
+        'block_mask is made on the CPU: give a generator that is there',
+    )
+    min_area, log_aspect = min(min_area, num_masked), math.log(min_aspect)
     blocks = np.zeros((batch, *grid), dtype=bool)
     for canvas in blocks:
         missing = _place_rectangles(canvas, num_masked, min_area, log_aspect, generator)
@@ -149,18 +155,6 @@ def _hide_at_random(
         shown = np.flatnonzero(~canvas).tolist()
         for draw in torch.rand(count, generator=generator).tolist():
             canvas.flat[shown.pop(int(draw * len(shown)))] = True
-
-
-def _check(grid: tuple[int, int], num_masked: int) -> int:
-    length = grid[0] * grid[1]
-    if grid[0] < 1 or grid[1] < 1:
-        raise UserError(f'grid={tuple(grid)} must have at least one row and column')
-    if not 0 <= num_masked <= length:
-        raise UserError(
-            f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
-            f' patches: it must lie in 0..{length}'
-        )
-    return length
 
 
 def _noise(batch: int, length: int, generator: Generator | None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from medic_mm.errors import UserError
+from medic_mm.checks import require_number
 from medic_mm.masking.descriptors import patch_descriptors
 
 
@@ -18,19 +18,21 @@ def cluster_em(
     iterations: int = 15,
     axis: str = 'rows',
     generator: Generator | None = None,
+    unit_length: bool = True,
 ) -> Tensor:
     """Cluster patches by soft k-means on the unit sphere.
 
     One iteration: a patch's responsibilities are the softmax over clusters of ``kappa``
-    times the cosine to each centre; a centre is the unit mean of the descriptors,
+    times the product with each centre; a centre is the unit mean of the descriptors,
     weighted by its responsibilities. After the last one, a patch goes to the cluster
     with the highest responsibility divided by that cluster's total; a tie to the
     lowest index.
 
     From the released code of Evolved Part Masking (CVPR 2023) and MEDiC: kappa 40, 15
     iterations, random normal unit centres that all images of a batch share, the final
-    division. Chosen here: descriptors have unit length. The released MEDiC code leaves
-    them as they are, so that there kappa counts for less the more attention is spread.
+    division. Chosen here: descriptors have unit length, and products are cosines. The
+    released MEDiC code leaves them as they are (``unit_length=False``), so that there
+    kappa counts for less the more attention is spread, and the clusters are others.
 
     Args:
         attention: ``(B, L, L)``, row = the patch that looks. float64 is computed in
@@ -42,6 +44,7 @@ def cluster_em(
             it, EPM).
         generator: Draws the first centres, on its own device. Default: the global
             generator of the attention's device.
+        unit_length: Divide descriptors by their lengths; False as in released MEDiC.
 
     Returns:
         long ``(B, L)``, ids within 0..K-1, not all of them used.
@@ -50,12 +53,10 @@ def cluster_em(
         UserError: for a setting out of range, or attention of another shape or, on a
             CPU, with values that are not finite (on an accelerator they count as 0).
     """
-    if not kappa > 0:
-        raise UserError(f'kappa={kappa} must be above 0; the released value is 40')
-    if iterations < 1:
-        raise UserError(f'iterations={iterations} must be at least 1')
+    require_number('cluster_em', 'kappa', kappa, above=0)
+    require_number('cluster_em', 'iterations', iterations, low=1, integer=True)
     dtype = torch.float64 if attention.dtype == torch.float64 else torch.float32
-    patches = patch_descriptors(attention, num_clusters, axis, dtype)
+    patches = patch_descriptors(attention, num_clusters, axis, dtype, unit_length)
     start = _first_centres(num_clusters, patches, generator)
     with torch.autocast(attention.device.type, enabled=False):
         centres = start.expand(len(patches), -1, -1)  # (B, K, D)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.masking.descriptors import patch_descriptors
+from medic_mm.masking.ranges import check_grid
 
 LINKAGES = ('centroid', 'average')
 
@@ -65,8 +67,9 @@ def cluster_hierarchical(
     """
     if linkage not in LINKAGES:
         raise UserError(f"linkage={linkage!r} is unknown: use 'centroid' or 'average'")
-    if not 0 <= spatial_bias < float('inf'):
-        raise UserError(f'spatial_bias={spatial_bias} must be 0 or a number above it')
+    require_number('cluster_hierarchical', 'spatial_bias', spatial_bias, low=0)
+    if grid is not None:
+        check_grid('cluster_hierarchical', grid)
     patches = patch_descriptors(attention, num_clusters, axis, torch.float64)
     places = _positions(grid, patches, spatial_bias)
     images = patches.shape[0]

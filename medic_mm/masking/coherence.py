@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medic_mm.errors import UserError
+from medic_mm.masking.ranges import check_grid
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def spatial_coherence(ids: Tensor, grid: tuple[int, int]) -> SpatialCoherence:
     Raises:
         UserError: where ``grid`` does not fit ``ids``.
     """
+    check_grid('spatial_coherence', grid)
     rows, columns = grid
     if ids.ndim != 2 or ids.shape[1] != rows * columns:
         raise UserError(

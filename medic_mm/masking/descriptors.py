@@ -1,4 +1,4 @@
-"""What the clusterings compare: one unit vector per patch, read from attention."""
+"""What the clusterings compare: one vector per patch, read from attention."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 
 AXES = ('rows', 'columns')
 
 
 def patch_descriptors(
-    attention: Tensor, num_clusters: int, axis: str, dtype: torch.dtype
+    attention: Tensor,
+    num_clusters: int,
+    axis: str,
+    dtype: torch.dtype,
+    unit_length: bool = True,
 ) -> Tensor:
-    """Check the input of a clustering and take unit descriptors from it.
+    """Check the input of a clustering and take descriptors from it.
 
     Args:
         attention: ``(B, L, L)``, row = the patch that looks.
@@ -22,9 +27,10 @@ def patch_descriptors(
         axis: ``'rows'``: what a patch looks at (released MEDiC code). ``'columns'``:
             who looks at it (released EPM code).
         dtype: Of the result.
+        unit_length: Divide each by its length; an all-zero one stays zero.
 
     Returns:
-        ``(B, L, L)``, one unit vector per patch; an all-zero one stays zero.
+        ``(B, L, L)``, one vector per patch.
 
     Raises:
         UserError: for another shape, ``num_clusters`` not within 1..L, an unknown
@@ -37,6 +43,7 @@ def patch_descriptors(
             'one row and one column per patch, without the class token'
         )
     length = attention.shape[1]
+    require_number('the clustering', 'num_clusters', num_clusters, integer=True)
     if not 1 <= num_clusters <= length:
         raise UserError(
             f'num_clusters={num_clusters} is out of range for {length} patches: it '
@@ -51,5 +58,5 @@ def patch_descriptors(
             'attention has NaN or infinite values, which cannot be clustered: give the '
             'softmaxed attention of a network whose weights are finite'
         )
-    values = attention if axis == 'rows' else attention.mT
-    return F.normalize(values.to(dtype), dim=-1)
+    values = (attention if axis == 'rows' else attention.mT).to(dtype)
+    return F.normalize(values, dim=-1) if unit_length else values

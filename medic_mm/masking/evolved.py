@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.masking.clustering_em import cluster_em
 from medic_mm.masking.clustering_hierarchical import cluster_hierarchical
+from medic_mm.masking.ranges import check_count
 
 METHODS: dict[str, Callable[..., Tensor]] = {
     'em': cluster_em,
@@ -110,21 +112,13 @@ def _check(
     noise: str,
     clustering: Mapping[str, Any],
 ) -> None:
-    length = grid[0] * grid[1]
+    length = check_count('evolved_mask', len(attention), grid, num_masked)
     if attention.shape[-1] != length:
         raise UserError(
             f'grid={tuple(grid)} has {length} patches but attention of the shape '
             f'{tuple(attention.shape)} is between {attention.shape[-1]}'
         )
-    if not 0 <= num_masked <= length:
-        raise UserError(
-            f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
-            f' patches: it must lie in 0..{length}'
-        )
-    if not 0 <= alpha <= 1:
-        raise UserError(
-            f'alpha={alpha} must lie in 0..1: 0 is noise alone, 1 is parts alone'
-        )
+    require_number('evolved_mask', 'alpha', alpha, low=0, high=1)
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown: use 'em' or 'hierarchical'")
     if noise not in NOISES:

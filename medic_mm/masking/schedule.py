@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
+
+_OWNER = "the masks' schedule"
 
 
 def evolved_alpha(epoch: int, epochs: int, gamma: float = 0.2) -> float:
@@ -23,8 +26,7 @@ def evolved_alpha(epoch: int, epochs: int, gamma: float = 0.2) -> float:
         UserError: for an epoch out of range or a negative gamma.
     """
     _check(epoch, epochs)
-    if not gamma >= 0:
-        raise UserError(f'gamma={gamma} must be at least 0; MEDiC uses 0.2, EPM 0.5')
+    require_number(_OWNER, 'gamma', gamma, low=0)
     return float(((epoch + 1) / epochs) ** gamma)
 
 
@@ -56,13 +58,13 @@ def evolved_num_clusters(
             1 or a negative ``spread``.
     """
     _check(epoch, epochs)
+    for name, value in (('first', first), ('last', last), ('spread', spread)):
+        require_number(_OWNER, name, value, low=0, integer=True)
     if not 1 <= last <= first:
         raise UserError(
             f'first={first} and last={last}: the number of clusters falls from first '
             'to last, so it must be that first >= last >= 1'
         )
-    if spread < 0:
-        raise UserError(f'spread={spread} must be at least 0; the released value is 2')
     left, steps = epochs - 1 - epoch, max(epochs - 1, 1)
     number = last + (first - last) * left // steps
     if spread:
@@ -71,6 +73,8 @@ def evolved_num_clusters(
 
 
 def _check(epoch: int, epochs: int) -> None:
+    for name, value in (('epoch', epoch), ('epochs', epochs)):
+        require_number(_OWNER, name, value, integer=True)
     if not 0 <= epoch < epochs:
         raise UserError(
             f'epoch={epoch} is out of range: epochs count from 0, so a training of '

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from torch import Generator, Tensor, nn
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.masking import (
     PatchSplit,
@@ -65,7 +66,7 @@ class EvolvedSchedule:
     spread: int = 2
 
     def __post_init__(self) -> None:
-        if len(self.clusters) != 2:
+        if not _is_pair(self.clusters):
             raise UserError(
                 f'masking.schedule.clusters={self.clusters!r} must be two numbers: '
                 'clusters in the first and in the last epoch'
@@ -125,8 +126,8 @@ class EvolvedMasking(nn.Module):
         schedule: Settings of :class:`EvolvedSchedule`: ``gamma``, ``clusters``,
             ``spread``.
         noise: ``'grid'`` or ``'random'``.
-        clustering: More settings of the method, such as ``kappa``, ``iterations`` and
-            ``axis`` ('em'), or ``spatial_bias``, ``linkage`` and ``axis``
+        clustering: More settings of the method, such as ``kappa``, ``iterations``,
+            ``axis`` and ``unit_length`` ('em'), or ``spatial_bias``, ``linkage`` and ``axis``
             ('hierarchical').
         momentum: Of the moving average, in (0, 1): 0.9999 in the released MEDiC code,
             0.99996 in that of EPM.
@@ -153,16 +154,15 @@ class EvolvedMasking(nn.Module):
                 f"masking.source={source!r} is unknown: use 'teacher', 'student_ema' "
                 "or 'student_online'"
             )
-        if not 0 < momentum < 1:
-            raise UserError(
-                f'masking.momentum={momentum} must lie between 0 and 1; the released '
-                'value is 0.9999'
-            )
+        require_number(self, 'masking.momentum', momentum, above=0, below=1)
+        require_number(self, 'masking.mask_ratio', mask_ratio, low=0, high=1)
         self.source = source
         self.mask_ratio = mask_ratio
         self.settings = dict(method=method, noise=noise, **(clustering or {}))
         self.schedule = _schedule(schedule or {})
         self.momentum = momentum
+        if progress is not None:
+            _check_progress(progress)
         self.progress = progress
         self.average: MovingAverage | None = None
         self._seen: Tensor | None = None
@@ -296,6 +296,19 @@ class EvolvedMasking(nn.Module):
             generator=generator,
             **self.settings,
         )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2
+
+
+def _check_progress(progress: Any) -> None:
+    if not _is_pair(progress):
+        raise UserError(
+            f'masking.progress={progress!r} must be two numbers: the epoch, from 0, '
+            'and the number of epochs'
+        )
+    evolved_alpha(*progress)  # refuses what is out of range
 
 
 def _schedule(settings: Mapping[str, Any]) -> EvolvedSchedule:

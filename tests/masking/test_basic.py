@@ -179,6 +179,14 @@ def test_block_masks_have_the_pieces_of_beits(side, min_area, share):
     assert difference.abs().max() < 4.5 * 0.016
 
 
+def test_a_least_area_above_the_count_still_gives_blocks():
+    masks = block_mask(200, (4, 4), 6, seeded(0)).view(200, 4, 4)
+    whole = sum(len(pieces_of(mask)) == 1 for mask in masks)
+    assert whole > 150
+    expected = block_mask(200, (4, 4), 6, seeded(0), min_area=6).view(200, 4, 4)
+    assert torch.equal(masks, expected)
+
+
 def test_block_mask_is_made_of_blocks():
     """Far fewer borders between hidden and shown than a random mask has."""
 

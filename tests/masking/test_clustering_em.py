@@ -42,6 +42,28 @@ def test_equals_a_loop(num_clusters, kappa, iterations, axis, structured):
         assert one == em_loop(image.numpy(), start, kappa, iterations)
 
 
+@pytest.mark.parametrize('num_clusters', [5, 12])
+def test_descriptors_as_the_released_code_leaves_them(num_clusters):
+    attention = random_attention(3, 24, sharpness=3.0).double()
+
+    def cluster(**settings):
+        return cluster_em(attention, num_clusters, generator=seeded(5), **settings)
+
+    start = torch.randn(num_clusters, 24, generator=seeded(5)).double()
+    start = (start / start.norm(dim=1, keepdim=True)).numpy()
+    raw = cluster(unit_length=False)
+    for one, image in zip(raw.tolist(), attention, strict=True):
+        assert one == em_loop(image.numpy(), start, 40.0, 15, unit_length=False)
+    assert not torch.equal(raw, cluster()), 'the option changes nothing here'
+    # rows that already have unit length give the same by both
+    unit = torch.nn.functional.normalize(attention, dim=-1)
+    one, two = (
+        cluster_em(unit, num_clusters, generator=seeded(5), unit_length=flag)
+        for flag in (True, False)
+    )
+    assert torch.equal(one, two)
+
+
 def test_patches_that_are_alike_share_a_cluster():
     attention, part = parts_attention(4)
     for seed in range(5):
@@ -126,9 +148,9 @@ def test_memory_is_linear_in_the_batch():
     [
         ({'num_clusters': 0}, r'num_clusters=0 is out of range for 12 .*1\.\.12'),
         ({'num_clusters': 13}, r'num_clusters=13 is out of range for 12 .*1\.\.12'),
-        ({'kappa': 0}, 'kappa=0 must be above 0'),
-        ({'kappa': float('nan')}, 'kappa=nan must be above 0'),
-        ({'iterations': 0}, 'iterations=0 must be at least 1'),
+        ({'kappa': 0}, 'kappa=0 .* a number above 0'),
+        ({'kappa': float('nan')}, 'kappa=nan .* a number above 0'),
+        ({'iterations': 0}, 'iterations=0 .* at least 1'),
         ({'axis': 'both'}, "axis='both' .* 'rows' or 'columns'"),
     ],
 )

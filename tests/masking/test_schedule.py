@@ -62,7 +62,7 @@ def test_refuses_an_epoch_out_of_range(schedule, epoch):
     [
         ({'first': 5}, 'first=5 and last=10: .* first >= last >= 1'),
         ({'last': 0}, 'first=40 and last=0: .* first >= last >= 1'),
-        ({'spread': -1}, 'spread=-1 must be at least 0'),
+        ({'spread': -1}, 'spread=-1 .* at least 0'),
     ],
 )
 def test_refuses_numbers_that_cannot_be(settings, sentence):
@@ -72,5 +72,5 @@ def test_refuses_numbers_that_cannot_be(settings, sentence):
 
 @pytest.mark.parametrize('gamma', [-0.1, float('nan')])
 def test_refuses_a_negative_gamma(gamma):
-    with pytest.raises(ValueError, match=f'gamma={gamma} must be at least 0'):
+    with pytest.raises(ValueError, match=f'gamma={gamma} .* at least 0'):
         evolved_alpha(0, 12, gamma)

@@ -25,6 +25,7 @@ from medic_mm.apis.visualize.common import (
 )
 from medic_mm.apis.visualize.mask_settings import find_mask_transform
 from medic_mm.errors import UserError
+from medic_mm.masking import masked_count
 from medic_mm.registry import MODELS, TRANSFORMS
 from medic_mm.visualization.patch_attention import patch_attention
 
@@ -127,8 +128,7 @@ def count_masked(
     length = grid[0] * grid[1]
     own = _own_ratio(config) if config is not None else None
     share = ratio if ratio is not None else own if own is not None else 0.4
-    # the small shift keeps 0.29 * 100 from becoming 28
-    count = int(length * share + 1e-6) if 0 < share < 1 else 0
+    count = masked_count(length, share) if 0 < share < 1 else 0
     if not 0 < count < length:
         raise UserError(
             f'--ratio {share:g} would hide {count} of {length} patches: use a share '

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.masking import block_mask, grid_mask, masked_count, random_mask
+from medic_mm.masking.ranges import check_blocks, check_grid
 from medic_mm.registry import TRANSFORMS
 
 
@@ -26,8 +29,8 @@ class _MaskTransform(BaseTransform):
         num_masked: The count itself, in place of the ratio.
 
     Raises:
-        UserError: where the count is not within 1..L-1: something must be hidden and
-            something must be seen.
+        UserError: where a setting is not a number, or the count is not within 1..L-1:
+            something must be hidden and something must be seen.
     """
 
     draw: Callable[..., Tensor]
@@ -38,10 +41,15 @@ class _MaskTransform(BaseTransform):
         mask_ratio: float = 0.4,
         num_masked: int | None = None,
     ) -> None:
-        rows, columns = (grid, grid) if isinstance(grid, int) else grid
-        self.grid = (rows, columns)
-        length = rows * columns
-        wanted = masked_count(length, mask_ratio) if num_masked is None else num_masked
+        sides = (grid, grid) if isinstance(grid, Integral) else grid
+        length = check_grid(self, sides)
+        self.grid = (int(sides[0]), int(sides[1]))
+        if num_masked is None:
+            require_number(self, 'mask_ratio', mask_ratio, low=0, high=1)
+            wanted = masked_count(length, mask_ratio)
+        else:
+            require_number(self, 'num_masked', num_masked, integer=True)
+            wanted = int(num_masked)
         if not 0 < wanted < length:
             raise UserError(
                 f'{type(self).__name__} would hide {wanted} of {length} patches '
@@ -105,4 +113,5 @@ class BlockMask(_MaskTransform):
         min_aspect: float = 0.3,
     ) -> None:
         super().__init__(grid, mask_ratio, num_masked)
+        check_blocks(self, min_area, min_aspect)
         self.draw = partial(block_mask, min_area=min_area, min_aspect=min_aspect)

@@ -8,7 +8,8 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.masking import PatchSplit, random_mask
+from medic_mm.checks import require_number
+from medic_mm.masking import PatchSplit, masked_count, random_mask
 from medic_mm.models.backbones import RelationViT
 from medic_mm.models.generators import global_generator
 from medic_mm.models.teachers import MAETeacher
@@ -37,7 +38,7 @@ class MIMHD(BaseSelfSupervisor):
         neck: ``medic_mm.DualViewDecoder``; not needed without a pixel term.
         student_block: Distilled block of the student, counted from 1.
         mask_ratio: Share of patches that view 1 hides, in (0, 1); view 2 hides the
-            others. Rounded to whole patches, the same number in every image.
+            others. Rounded down to whole patches, the same number in every image.
         data_preprocessor: ``medic_mm.HostSamplesPreprocessor``, or the host's
             ``SelfSupDataPreprocessor``.
         init_cfg: The host's initialisation settings; they never reach the teacher.
@@ -70,6 +71,7 @@ class MIMHD(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.student_block = student_block
+        require_number(self, 'mask_ratio', mask_ratio, above=0, below=1)
         self.mask_ratio = mask_ratio
         self._check_relations()
         if head.uses('pixel'):
@@ -149,7 +151,7 @@ class MIMHD(BaseSelfSupervisor):
     def num_hidden(self) -> int:
         """Patches that view 1 hides of each image."""
         rows, columns = self.backbone.patch_resolution
-        return round(self.mask_ratio * rows * columns)
+        return masked_count(rows * columns, self.mask_ratio)
 
     def _check_images(self, inputs: Tensor) -> None:
         _require(
