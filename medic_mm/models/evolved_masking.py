@@ -127,8 +127,8 @@ class EvolvedMasking(nn.Module):
             ``spread``.
         noise: ``'grid'`` or ``'random'``.
         clustering: More settings of the method, such as ``kappa``, ``iterations``,
-            ``axis`` and ``unit_length`` ('em'), or ``spatial_bias``, ``linkage`` and ``axis``
-            ('hierarchical').
+            ``axis`` and ``unit_length`` ('em'), or ``spatial_bias``, ``linkage`` and
+            ``axis`` ('hierarchical').
         momentum: Of the moving average, in (0, 1): 0.9999 in the released MEDiC code,
             0.99996 in that of EPM.
         progress: ``(epoch, epochs)``, epoch from 0, in place of the training's.
