@@ -199,7 +199,7 @@ def test_bad_settings_give_one_sentence(
         ('masks', photos, '--cfg-options', 'a=1'): '--cfg-options needs a config',
         ('masks', 'none.py', photos): "config 'none.py' does not exist",
         ('masks', config, photos, '--ratio', 1): '--ratio 1 would hide 0 of 16',
-        ('masks', config, photos, '--alpha', 2): 'alpha=2.0 must lie in 0..1',
+        ('masks', config, photos, '--alpha', 2): 'alpha=2.0 of evolved_mask must be',
         ('masks', config, photos, '--clusters', 17): 'num_clusters=17',
         ('masks', config, photos, '--spatial-bias', -1): 'spatial_bias=-1.0',
         ('masks', config, photos, '--out', text): 'is a file: give a folder',
