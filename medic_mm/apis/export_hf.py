@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.errors import UserError
 from medic_mm.export.architecture import Architecture
 from medic_mm.export.folder import FILES, check_folder, whole_folder, write_folder
@@ -158,7 +159,7 @@ def _source_network(source: Source) -> nn.Module:
         backbone['out_type'] = 'raw'
     network = MODELS.build(backbone)
     weights = {k.removeprefix(PREFIX): v for k, v in source.weights.items()}
-    network.load_state_dict(weights)
+    load_strictly(network, weights, f'checkpoint {source.path}')
     network.eval()  # the host's returns nothing
     return network
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -10,10 +9,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from medic_mm.checkpoints.key_maps import convert_keys
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.export.architecture import Architecture, describe_backbone
 from medic_mm.export.preprocessing import Preprocessing, describe_preprocessing
 from medic_mm.export.source import Source
-from medic_mm.helpers import listed
 
 
 def describe_source(source: Source) -> tuple[Architecture, Preprocessing]:
@@ -70,7 +69,13 @@ def build_vit(
         num_classes=num_classes,
         **architecture.arguments,
     )
-    _load(model, timm_weights(source), source)
+    load_strictly(
+        model,
+        timm_weights(source),
+        f'checkpoint {source.path}',
+        'The names are those of timm; the config must be of the same pre-training',
+        new=('head.',),
+    )
     if architecture.last_block_heads is not None:
         set_heads(model, architecture.last_block_heads)
     return model
@@ -82,21 +87,3 @@ def set_heads(model: VisionTransformer, heads: int) -> None:
     attention.num_heads = heads
     attention.head_dim = model.embed_dim // heads
     attention.scale = attention.head_dim**-0.5
-
-
-def _load(
-    model: VisionTransformer, weights: Mapping[str, Tensor], source: Source
-) -> None:
-    try:
-        found = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        mismatch = ' '.join(str(error).split())
-        raise RuntimeError(
-            f'checkpoint {source.path} does not fit its config: {mismatch}'
-        ) from error
-    missing = [name for name in found.missing_keys if not name.startswith('head.')]
-    if missing or found.unexpected_keys:
-        raise RuntimeError(
-            f'checkpoint {source.path} does not fit its config: in the names of timm, '
-            f'missing {listed(missing)}; unexpected {listed(found.unexpected_keys)}'
-        )

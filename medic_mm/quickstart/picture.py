@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.checkpoints import read_state_dict
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.quickstart.table import Table
 from medic_mm.registry import MODELS
@@ -112,7 +113,7 @@ def reconstruct_validation(
     model = MODELS.build(model_config)
     if isinstance(model, MIMHD):  # its decoder is the teacher's
         model.target_generator.init_weights()
-    model.load_state_dict(read_state_dict(checkpoint))
+    load_strictly(model, read_state_dict(checkpoint), f'checkpoint {checkpoint}')
     dataset = copy.deepcopy(find_dataloaders(config)[1]['dataset'])
     dataset['pipeline'] = config.train_dataloader.dataset.pipeline
     images = DATASETS.build(dataset)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from torch import nn
 
 from medic_mm.checkpoints import read_state_dict
-from medic_mm.errors import UserError
-
-_SHOWN = 3
+from medic_mm.checkpoints.strict import load_strictly
 
 
 def load_whole(model: nn.Module, checkpoint: str) -> None:
@@ -21,21 +17,6 @@ def load_whole(model: nn.Module, checkpoint: str) -> None:
 
     Raises:
         UserError: for a file that cannot be read, and where weights are missing, left
-            over or of another shape; it names some.
+            over, of another shape or not numbers; it names some.
     """
-    try:
-        found = model.load_state_dict(read_state_dict(checkpoint), strict=False)
-    except (OSError, RuntimeError) as error:
-        raise UserError(' '.join(str(error).split())) from error
-    if found.missing_keys or found.unexpected_keys:
-        raise UserError(
-            f'checkpoint {checkpoint} does not fit {type(model).__name__} of the '
-            f'config: missing {_some(found.missing_keys)}; unexpected '
-            f'{_some(found.unexpected_keys)}'
-        )
-
-
-def _some(names: Collection[str]) -> str:
-    shown = ', '.join(list(names)[:_SHOWN]) or 'nothing'
-    more = len(names) - _SHOWN
-    return f'{shown} and {more} more' if more > 0 else shown
+    load_strictly(model, read_state_dict(checkpoint), f'checkpoint {checkpoint}')

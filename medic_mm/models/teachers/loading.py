@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -102,44 +102,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def load_strictly(
-    network: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    origin: str | Path,
-    remedy: str,
-) -> None:
-    """Load ``state_dict`` into ``network`` whole, or not at all.
-
-    Args:
-        network: The network.
-        state_dict: Its weights, under its own keys.
-        origin: Where they come from, for the message.
-        remedy: What the user can do, for the message.
-
-    Raises:
-        RuntimeError: where a key is missing, unexpected or of another shape; names
-            the origin, the first keys and the remedy.
-    """
-    own = network.state_dict()
-    reshaped = [
-        f'{key} {tuple(state_dict[key].shape)} instead of {tuple(value.shape)}'
-        for key, value in own.items()
-        if key in state_dict and state_dict[key].shape != value.shape
-    ]
-    problems = [
-        _listing('missing', [key for key in own if key not in state_dict]),
-        _listing('unexpected', [key for key in state_dict if key not in own]),
-        _listing('of another shape', reshaped),
-    ]
-    problems = [problem for problem in problems if problem]
-    if problems:
-        raise RuntimeError(
-            f"{origin} does not fit the teacher's network, which is left as it was: "
-            f'{"; ".join(problems)}. {remedy}'
-        )
-    network.load_state_dict(state_dict)
-
-
 def fetch(what: str, source: str, network: nn.Module, download: Callable[[], T]) -> T:
     """Run ``download`` after saying in the log what it fetches from where.
 
@@ -166,13 +128,6 @@ def fetch(what: str, source: str, network: nn.Module, download: Callable[[], T])
         raise RuntimeError(
             f'{what} could not be fetched from {source} ({reason[0]}): {instead}'
         ) from error
-
-
-def _listing(kind: str, keys: Sequence[str], shown: int = 4) -> str:
-    if not keys:
-        return ''
-    more = ', ...' if len(keys) > shown else ''
-    return f'{len(keys)} {kind} ({", ".join(keys[:shown])}{more})'
 
 
 def _activation(kinds: Collection[str]) -> bool | None:

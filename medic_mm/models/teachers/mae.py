@@ -14,9 +14,10 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.qkv import QKV, split_qkv
 from medic_mm.models.teachers.base import FrozenTeacher, seeded_construction
-from medic_mm.models.teachers.loading import load_strictly, require_weights
+from medic_mm.models.teachers.loading import require_weights
 from medic_mm.models.teachers.mae_files import (
     check_recorded_norm_pix,
     decide_norm_pix,

@@ -13,6 +13,7 @@ from open_clip.model import resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
@@ -21,7 +22,6 @@ from medic_mm.models.teachers.base import (
 )
 from medic_mm.models.teachers.loading import (
     fetch,
-    load_strictly,
     read_weight_file,
     require_weights,
 )
@@ -127,7 +127,7 @@ class OpenCLIPTeacher(FrozenTeacher):
         load_strictly(
             self.network,
             tower,
-            file.path,
+            str(file.path),
             'Check that model names the architecture of these weights, or give a local '
             'file that fits with weights=PATH',
         )

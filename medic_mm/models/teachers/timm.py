@@ -12,6 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
@@ -21,7 +22,6 @@ from medic_mm.models.teachers.base import (
 )
 from medic_mm.models.teachers.loading import (
     fetch,
-    load_strictly,
     names_a_file,
     read_weight_file,
     require_weights,

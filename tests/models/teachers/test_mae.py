@@ -229,12 +229,14 @@ class TestFiles:
     @pytest.mark.parametrize('name', ['pos_embed', 'decoder_pos_embed'])
     def test_positions_are_never_drawn(self, weights, tmp_path, name):
         part = {key: value for key, value in weights.items() if key != name}
-        with pytest.raises(RuntimeError, match=rf'1 missing \(\w+\.{name}\)'):
+        with pytest.raises(
+            RuntimeError, match=rf'missing \w+\.{name}; unexpected nothing'
+        ):
             build(save(tmp_path, part))
 
     def test_a_mask_token_that_is_missing_is_no_zero(self, weights, tmp_path):
         part = {key: value for key, value in weights.items() if key != 'mask_token'}
-        with pytest.raises(RuntimeError, match=r'1 missing \(neck\.mask_token\)'):
+        with pytest.raises(RuntimeError, match=r'missing neck\.mask_token; unexp'):
             build(save(tmp_path, part))
 
     def test_an_encoder_only_file_by_name(self):
@@ -270,7 +272,7 @@ class TestFiles:
         teacher = MODELS.build(settings(weights=str(save(tmp_path, weights))))
         before = copy.deepcopy(teacher.network.state_dict())
         save(tmp_path, {**weights, 'norm.weight': torch.ones(5)})
-        with pytest.raises(RuntimeError, match=r'1 of another shape \(backbone\.ln1'):
+        with pytest.raises(RuntimeError, match=r'size mismatch for backbone\.ln1'):
             teacher.init_weights()
         after = teacher.network.state_dict()
         assert all(after[name].equal(value) for name, value in before.items())

@@ -161,14 +161,14 @@ class TestWeights:
         before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
         with pytest.raises(RuntimeError) as caught:
             teacher.init_weights()
-        for part in (str(path), 'missing (ln_pre.bias)', 'surplus', 'weights=PATH'):
+        for part in (str(path), 'missing ln_pre.bias', 'surplus', 'weights=PATH'):
             assert part in str(caught.value)
         assert not teacher.ready
         assert all(v.equal(before[k]) for k, v in teacher.network.state_dict().items())
 
     def test_weights_of_another_width_are_refused(self, tmp_path):
         path = save(small_clip(width=48), tmp_path / 'wide.safetensors')
-        with pytest.raises(RuntimeError, match=r'of another shape .*conv1\.weight'):
+        with pytest.raises(RuntimeError, match=r'size mismatch for .*conv1\.weight'):
             loaded(path)
 
     def test_text_weights_alone_are_refused(self, clip, tmp_path):

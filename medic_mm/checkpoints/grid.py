@@ -1,0 +1,211 @@
+"""Rows and columns of position embeddings: told by the file or the user."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.checkpoints.description import describe_run, read_description
+from medic_mm.errors import FileError, UserError
+
+Grid = tuple[int, int]
+
+#: Where a description keeps the grid, as ``'14x14'``.
+KEY = 'grid'
+
+_POSITIONS = 'pos_embed'
+_HOW = (
+    'say source_grid=(rows, columns), or convert it by tools/convert.py --source-grid'
+)
+
+
+def recorded_grid(path: str | os.PathLike, content: Mapping[str, Any]) -> Grid | None:
+    """The grid that a file tells: its description, its config, or one in its folder.
+
+    Args:
+        path: A checkpoint.
+        content: What :func:`~medic_mm.checkpoints.read_checkpoint` made of it.
+    """
+    known = read_description(path) or describe_run(content)
+    if found := re.fullmatch(r'(\d+)x(\d+)', known.get(KEY, '')):
+        return int(found[1]), int(found[2])
+    try:
+        model = parse_config_text(known.get('config', '')).get('model')
+    except ValueError:
+        model = None
+    backbone = model.get('backbone') if isinstance(model, dict) else None
+    if isinstance(backbone, dict):
+        # the defaults of all backbones of the hosts
+        sizes = backbone.get('img_size', 224), backbone.get('patch_size', 16)
+        return _divided(*sizes)
+    return _grid_beside(Path(path))
+
+
+def grid_text(grid: Sequence[int]) -> str:
+    """``'14x14'``."""
+    return f'{grid[0]}x{grid[1]}'
+
+
+def find_grid(
+    count: int,
+    name: str,
+    origin: str,
+    given: Sequence[int] | None = None,
+    recorded: Grid | None = None,
+) -> tuple[Grid, str]:
+    """Rows and columns of ``count`` patches.
+
+    Args:
+        count: Patches, without class tokens.
+        name: Of the position embeddings, for the sentence.
+        origin: The file, for the sentence.
+        given: What the user says.
+        recorded: What the file says; not believed where the number differs, as after a
+            resize by other tools.
+
+    Returns:
+        The grid, and a sentence where it had to be assumed, else ``''``.
+
+    Raises:
+        UserError: where ``given`` has another number of patches.
+        FileError: where nobody says and the number is not a square.
+    """
+    if given is not None:
+        check_grid(given)
+        if math.prod(given) != count:
+            raise UserError(
+                f'source_grid={tuple(given)} has {math.prod(given)} patches, but '
+                f'{name} of {origin} has {count}'
+            )
+        return (given[0], given[1]), ''
+    if recorded is not None and math.prod(recorded) == count:
+        return recorded, ''
+    side = math.isqrt(max(count, 0))
+    if not side or side**2 != count:
+        raise FileError(
+            f'{name} of {origin} has {count} patches, which are not a square, and the '
+            f'file does not say their rows and columns: {_HOW}'
+        )
+    return (side, side), (
+        f'{name} of {origin} has {count} patches: read as {side} rows of {side}, which '
+        'is assumed, since the file does not say it'
+    )
+
+
+def check_grid(grid: Sequence[int]) -> None:
+    """Refuse a ``source_grid`` that is not two whole numbers from 1 on."""
+    whole = [type(side) is int and side > 0 for side in grid]
+    if len(whole) != 2 or not all(whole):
+        raise UserError(
+            f'source_grid={tuple(grid)} is not a grid: give rows and columns, as in '
+            'source_grid=(14, 14)'
+        )
+
+
+def fit_positions(
+    backbone: nn.Module,
+    weights: Mapping[str, Tensor],
+    origin: str,
+    given: Sequence[int] | None = None,
+    recorded: Grid | None = None,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Bring position embeddings of oblong images onto a backbone's grid.
+
+    Those of square images are left to the backbone, which takes any for a square.
+
+    Returns:
+        The weights, and sentences on what was assumed.
+
+    Raises:
+        UserError: as :func:`find_grid`.
+        FileError: likewise; also where the number is the backbone's own and could be
+            either grid.
+    """
+    own, value = own_grid(backbone), weights.get(_POSITIONS)
+    shape = tuple(getattr(getattr(backbone, _POSITIONS, None), 'shape', ()))
+    if own is None or value is None or value.dim() != 3 or len(shape) != 3:
+        return dict(weights), []
+    extra = shape[1] - math.prod(own)  # class and register tokens
+    count = value.shape[1] - extra
+    if extra == 0 and value.shape[1] == shape[1] + 1:
+        return dict(weights), []  # the backbone drops the class token's
+    known = given is not None or (recorded is not None and math.prod(recorded) == count)
+    if not known and count == math.prod(own) and own[0] != own[1]:
+        return dict(weights), [_as_the_backbone(own, count, origin)]
+    grid, note = find_grid(count, _POSITIONS, origin, given, recorded)
+    fitted = dict(weights)
+    # a square of another size is the backbone's own work
+    if grid != own and (grid[0] != grid[1] or count == math.prod(own)):
+        fitted[_POSITIONS] = interpolate(value, grid, own, extra)
+    return fitted, [note] if note else []
+
+
+def _as_the_backbone(own: Grid, count: int, origin: str) -> str:
+    """A note, where as many patches cannot be another grid's as well."""
+    if math.isqrt(count) ** 2 == count:
+        raise FileError(
+            f'{_POSITIONS} of {origin} has {count} patches, which may be '
+            f'{grid_text(own)} as in the backbone, or a square: {_HOW}'
+        )
+    return (
+        f'{_POSITIONS} of {origin} has {count} patches: read as {grid_text(own)} as in '
+        'the backbone, which is assumed, since the file does not say it'
+    )
+
+
+def own_grid(backbone: nn.Module) -> Grid | None:
+    """Rows and columns of patches that a backbone's own position embeddings have."""
+    embed = getattr(backbone, 'patch_embed', None)
+    for name in ('init_out_size', 'grid_size'):  # OpenMMLab, timm
+        found = getattr(embed, name, None)
+        if isinstance(found, Sequence) and len(found) == 2:
+            return int(found[0]), int(found[1])
+    return None
+
+
+def interpolate(positions: Tensor, old: Grid, new: Grid, extra: int) -> Tensor:
+    """Bicubic, as mmpretrain resizes them: ``(1, extra + L, D)`` to another grid."""
+    tokens, patches = positions[:, :extra], positions[:, extra:]
+    image = patches.float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
+    image = F.interpolate(image, new, mode='bicubic', align_corners=False)
+    resized = image.permute(0, 2, 3, 1).flatten(1, 2)  # (1, L', D)
+    return torch.cat([tokens, resized.to(tokens.dtype)], 1)
+
+
+def _divided(image: Any, patch: Any) -> Grid | None:
+    sides = [(v, v) if isinstance(v, int) else v for v in (image, patch)]
+    if not all(
+        isinstance(v, (list, tuple)) and len(v) == 2 and all(type(n) is int for n in v)
+        for v in sides
+    ):
+        return None
+    (height, width), (rows, columns) = sides
+    if rows < 1 or columns < 1:
+        return None
+    return height // rows, width // columns
+
+
+def _grid_beside(path: Path) -> Grid | None:
+    """From ``config.json`` in the folder of an export, by Hugging Face or by timm."""
+    file = path.with_name('config.json')
+    if path.stem not in ('model', 'pytorch_model') or not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding='utf-8'))
+        arguments = config.get('model_args', {})
+        data = config.get('pretrained_cfg', {}).get('input_size', [None])[1:]
+        image = config.get('image_size') or arguments.get('img_size') or data
+        patch = config.get('patch_size') or arguments.get('patch_size')
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return _divided(image, patch)

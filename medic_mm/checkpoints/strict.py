@@ -1,0 +1,182 @@
+"""The one strict loader: weights fit a network whole, or it stays as it was."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from medic_mm.checkpoints.values import not_finite, reasons_text, unusable
+from medic_mm.errors import FileError
+from medic_mm.helpers import listed
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each weight.
+
+    Attributes:
+        loaded: Names in the network that got their weights from the file.
+        missing: Names in the network that the file does not have.
+        unexpected: Names in the file, without the prefix, that the network lacks.
+        notes: What was resized, copied or assumed.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load_strictly(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    origin: str,
+    remedy: str = '',
+    new: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> LoadReport:
+    """Load weights whole, or leave the network as it was and say what does not fit.
+
+    As :func:`check_weights`, and then the values are copied.
+    """
+    report, found = _check(model, weights, origin, remedy, new, left)
+    with torch.no_grad():
+        for name, own in _tensors(model).items():
+            if name in found:
+                own.copy_(found[name])
+    return report
+
+
+def check_weights(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    origin: str,
+    remedy: str = '',
+    new: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> LoadReport:
+    """Whether :func:`load_strictly` would load these weights, without loading them.
+
+    The network's own load hooks run, so position embeddings of another image size are
+    resized as the network does it.
+
+    Args:
+        model: The network, outside of wrappers.
+        weights: Under its names.
+        origin: Where they come from, to begin the sentence.
+        remedy: What the user can do, to end it.
+        new: Beginnings of names that may be missing in ``weights``; ``('',)`` is all.
+        left: Beginnings of names that ``weights`` may have beyond the network.
+
+    Raises:
+        FileError: where a weight is missing, left over, of another shape or kind
+            (integers where the network has floating-point numbers, sparse, complex and
+            the like), or has NaN or infinity. Weights that are left over may have any
+            values.
+    """
+    return _check(model, weights, origin, remedy, new, left)[0]
+
+
+def _check(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    origin: str,
+    remedy: str,
+    new: Sequence[str],
+    left: Sequence[str],
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    own = _tensors(model)
+    reasons: dict[str, list[str]] = {}
+    for name, value in weights.items():
+        if name in own and (reason := _misfit(value, own[name])):
+            reasons.setdefault(reason, []).append(name)
+    text = reasons_text(reasons)
+    if not text:
+        report, found, text = _try(model, weights)
+        gaps = [name for name in report.missing if not name.startswith(tuple(new))]
+        rest = [name for name in report.unexpected if not name.startswith(tuple(left))]
+        if gaps or rest:
+            gap_text = f'missing {listed(gaps)}; unexpected {listed(rest)}'
+            text = f'{gap_text}; {text}' if text else gap_text
+    if text:
+        raise FileError(
+            f'{origin} does not fit: {text}; {type(model).__name__} is left as it was'
+            f'{". " if remedy else ""}{remedy}'
+        )
+    return report, found
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Weights by name, that share their memory with the model's."""
+    return {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+
+
+def _misfit(value: Any, own: Tensor) -> str:
+    """What shows without the model's hooks; a number of tokens may differ here."""
+    if reason := unusable(value):
+        return reason
+    if _kind(value) != _kind(own):
+        return f'{value.dtype} in place of {own.dtype} in'
+    if value.dim() != own.dim():
+        return f'the shape {tuple(value.shape)} in place of {tuple(own.shape)} in'
+    return 'NaN or infinity in' if not_finite(value) else ''
+
+
+def _kind(value: Tensor) -> str:
+    if value.dtype == torch.bool:
+        return 'bool'
+    return 'float' if value.is_floating_point() else 'integer'
+
+
+class _Trial(nn.Module):
+    """Loads into stand-ins for the model's weights, and tells what they became."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, weights: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        missing = self.model.load_state_dict(weights, strict=False, assign=True)
+        return missing, _tensors(self.model)
+
+
+def _try(
+    model: nn.Module, weights: Mapping[str, Tensor]
+) -> tuple[LoadReport, dict[str, Tensor], str]:
+    """What loading would do: a report, the values after the hooks, and misfits."""
+    parts = [*model.named_parameters(), *model.named_buffers()]
+    own = {name: (value.shape, value.dtype) for name, value in _tensors(model).items()}
+    stand_ins: dict[str, Tensor] = {}
+    for name, value in parts:
+        blank = torch.empty_like(value, device='cpu')  # memory that nobody touches
+        parameter = isinstance(value, nn.Parameter)
+        stand_ins[f'model.{name}'] = nn.Parameter(blank, False) if parameter else blank
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            result, found = functional_call(_Trial(model), stand_ins, (weights,))
+    except MemoryError:
+        raise
+    except Exception as error:  # load hooks of the hosts do not expect misfits
+        text = str(error)
+        reshaped = [
+            f'{name} {tuple(value.shape)} in place of {tuple(own[name][0])}'
+            for name, value in weights.items()
+            if name in own and f'size mismatch for {name}:' in text
+        ]
+        reason = ' '.join(text.split()) or type(error).__name__
+        text = f'size mismatch for {listed(reshaped)}' if reshaped else reason
+        gaps = tuple(k for k in own if k not in weights)
+        rest = tuple(k for k in weights if k not in own)
+        return LoadReport((), gaps, rest), {}, text
+    missing, unexpected = tuple(result.missing_keys), tuple(result.unexpected_keys)
+    absent = set(missing)
+    loaded = tuple(name for name in own if name not in absent)
+    found = {name: value for name, value in found.items() if name not in absent}
+    return LoadReport(loaded, missing, unexpected), found, ''
