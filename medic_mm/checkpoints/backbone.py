@@ -72,13 +72,13 @@ def load_backbone(
             f'{origin} has no weights below prefix={prefix!r}: its names begin with '
             f'{_beginnings(state)}'
         )
-    if not set(weights) & set(backbone.state_dict()):
+    own = backbone.state_dict()
+    if not set(weights) & set(own):
         raise FileError(
             f'{origin} has nothing that {type(backbone).__name__} takes: below '
             f'prefix={prefix!r} it has {listed(weights)}'
         )
-    own = backbone.state_dict()
-    positions = {k: v for k, v in weights.items() if k in own and _POSITIONS.search(k)}
+    positions = {k: v for k, v in weights.items() if _POSITIONS.search(k)}
     require_numbers(positions, origin, integers=['relative_position_index'])
     known = recorded_grid(path, content)
     weights, notes = fit_positions(backbone, weights, origin, source_grid, known)
