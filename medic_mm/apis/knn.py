@@ -9,19 +9,17 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
 from medic_mm.apis.student import RANDOM, load_student, require_checkpoint, seed_of
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
     Features,
     TokenEncoder,
-    count_classes,
     extract_features,
-    loader_settings,
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.evaluation.loaders import labelled_loaders
 from medic_mm.helpers import choose_device, type_name
 
 _LOADERS = ('train_dataloader', 'test_dataloader')
@@ -69,11 +67,7 @@ def evaluate_knn(
     seed = seed_of(config)
     student = load_student(config, checkpoint).to(where)
     encode = TokenEncoder(student, features)
-    loaders = [
-        Runner.build_dataloader(loader_settings(loader), seed=seed)
-        for loader in settings
-    ]
-    num_classes = count_classes(*(loader.dataset for loader in loaders))
+    loaders, num_classes = labelled_loaders(settings, seed)
     train, test = (
         extract_features(encode, student.data_preprocessor, loader)
         for loader in loaders
@@ -81,7 +75,7 @@ def evaluate_knn(
     metrics = knn_metrics(train, test, num_classes, ks, temperature, where)
     broken = [name for name, found in metrics.items() if math.isnan(found['rankme'])]
     if broken:
-        raise ValueError(
+        raise UserError(
             f'features {", ".join(broken)} of {checkpoint} have NaN or infinite '
             'values: the network diverged'
         )

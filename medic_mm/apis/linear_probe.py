@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from medic_mm.apis.knn import find_dataloaders
@@ -26,12 +25,11 @@ from medic_mm.evaluation.features import (
     Encoder,
     Features,
     TokenEncoder,
-    count_classes,
     extract_features,
-    loader_settings,
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.evaluation.linear_probe import LEARNING_RATES, linear_probe
+from medic_mm.evaluation.loaders import labelled_loaders
 from medic_mm.helpers import choose_device
 
 #: What can be probed: the class token, the mean patch token, one beside the other.
@@ -179,11 +177,7 @@ def _encode(
     encode: Encoder, student: Student, settings: list[dict], seed: int
 ) -> tuple[Features, Features, int]:
     """Features of the training and the test images, and the number of classes."""
-    loaders = [
-        Runner.build_dataloader(loader_settings(loader), seed=seed)
-        for loader in settings
-    ]
-    num_classes = count_classes(*(loader.dataset for loader in loaders))
+    loaders, num_classes = labelled_loaders(settings, seed)
     train, test = (
         extract_features(encode, student.data_preprocessor, loader)
         for loader in loaders

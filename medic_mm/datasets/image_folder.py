@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 
+from medic_mm.datasets.classes import log_numbers, number_folders
 from medic_mm.datasets.image_files import (
     SUFFIXES,
     find_image_files,
@@ -17,6 +18,7 @@ from medic_mm.datasets.image_files import (
 )
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.registry import DATASETS
+from medic_mm.sampling import in_turns, ranks_in_class
 
 
 @DATASETS.register_module()
@@ -25,9 +27,16 @@ class ImageFolder(CustomDataset):
 
     Args:
         data_root: Folder of the images; sub-folders are searched too.
-        with_label: Take the names of the sub-folders as classes.
-        per_class: Keep only the first so many images of each class, in the order of
-            their names. Needs labels.
+        with_label: Take the sub-folders as classes. Where ``metainfo=dict(
+            classes=[...])`` names every sub-folder, a class has its place there, and
+            may lack images; where it names none, these are words to show, one for each
+            sub-folder in sorted order. Without it the sorted sub-folders are numbered.
+        per_class: Keep only so many images of each class, drawn by their names from
+            ``draw_seed``. Needs labels.
+        indices: Numbers of the images to keep; or how many, of each class alike, drawn
+            as for ``per_class``.
+        draw_seed: Of the draw. None: the first ones in the order of their names, for
+            comparison with results that were measured so.
         extensions: Endings of names of image files.
         **kwargs: The host's arguments (``data_prefix``, ``ann_file``, ``pipeline``,
             ...).
@@ -38,8 +47,12 @@ class ImageFolder(CustomDataset):
 
     Raises:
         FileNotFoundError: for a folder that is not there or holds no images.
-        ValueError: for ``per_class`` without labels, or labels without sub-folders.
+        UserError: for ``per_class`` without labels, labels without sub-folders, or
+            class names that fit some sub-folders and not others.
     """
+
+    #: Classes are numbered by their names, see :mod:`medic_mm.datasets.classes`.
+    numbers_by_name = True
 
     def __init__(
         self,
@@ -47,16 +60,29 @@ class ImageFolder(CustomDataset):
         with_label: bool = False,
         per_class: int | None = None,
         extensions: Sequence[str] = SUFFIXES,
+        indices: int | Sequence[int] | None = None,
+        draw_seed: int | None = 0,
         **kwargs,
     ) -> None:
         if per_class is not None and not with_label:
             raise UserError(f'per_class={per_class} needs labels: with_label=True')
+        counted = isinstance(indices, int)
+        for name, count in (
+            ('per_class', per_class),
+            ('indices', indices if counted else None),
+        ):
+            if count is not None and count < 1:
+                raise UserError(f'{name}={count} of ImageFolder must be 1 or more')
         self.per_class = per_class
+        self.num_drawn = indices if counted else None
+        self.draw_seed = draw_seed
+        self.folder_to_idx: dict[str, int] = {}
         self.left_out: dict[str, list[str]] = {}
         super().__init__(
             data_root=data_root,
             with_label=with_label,
             extensions=extensions,
+            indices=None if counted else indices,
             **kwargs,
         )
 
@@ -95,26 +121,41 @@ class ImageFolder(CustomDataset):
                 f'{folder} has no sub-folders to take as classes: sort the images into '
                 'one folder a class, or set with_label=False'
             )
-        numbers = {name: number for number, name in enumerate(found.folders)}
-        if self.CLASSES is None:
-            self._metainfo['classes'] = tuple(found.folders)
-        elif len(self.CLASSES) != len(found.folders):
-            raise UserError(
-                f'{folder} has {len(found.folders)} class folders but '
-                f'metainfo.classes names {len(self.CLASSES)}'
-            )
+        numbers = number_folders(found.folders, super().CLASSES, folder)
         self.folder_to_idx = numbers
+        log_numbers(folder, numbers, self.CLASSES, (numbers[name] for _, name in pairs))
         return [(path, numbers[name]) for path, name in pairs]
 
+    @property
+    def CLASSES(self) -> Sequence[str] | None:
+        """Names of the classes in the order of their numbers."""
+        return super().CLASSES or tuple(self.folder_to_idx) or None
+
+    @property
+    def metainfo(self) -> dict:
+        """What is known of the data set, its ``classes`` too."""
+        found = super().metainfo
+        if self.CLASSES is not None:
+            found['classes'] = self.CLASSES
+        return found
+
     def load_data_list(self) -> list[dict]:
-        """All images, or the first ``per_class`` of each class."""
+        """All images, or as many as ``per_class`` and ``indices`` say."""
         images = super().load_data_list()
-        if self.per_class is None:
+        if self.per_class is None and self.num_drawn is None:
             return images
-        seen: Counter[int] = Counter()
-        kept = []
-        for image in images:
-            seen[image['gt_label']] += 1
-            if seen[image['gt_label']] <= self.per_class:
-                kept.append(image)
-        return kept
+        names = [os.path.relpath(x['img_path'], self.img_prefix) for x in images]
+        labels = [x.get('gt_label') for x in images]
+        kept = list(range(len(images)))
+        if self.per_class is not None:
+            ranks = ranks_in_class(names, labels, self.draw_seed)
+            kept = [i for i in kept if ranks[i] < self.per_class]
+        if self.num_drawn is not None:
+            drawn = in_turns(
+                [labels[i] for i in kept],
+                self.num_drawn,
+                self.draw_seed,
+                [names[i] for i in kept],
+            )
+            kept = sorted(kept[i] for i in drawn)
+        return [images[i] for i in kept]

@@ -12,6 +12,8 @@ from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
+from medic_mm.datasets.classes import compare_classes
+from medic_mm.errors import UserError
 from medic_mm.eval_mode import eval_mode
 
 
@@ -53,7 +55,7 @@ class TokenEncoder:
         names: Which of ``'cls'`` and ``'mean'``.
 
     Raises:
-        ValueError: for an unknown name, a backbone with another output, or one without
+        UserError: for an unknown name, a backbone with another output, or one without
             a class token where that is asked for.
     """
 
@@ -65,19 +67,19 @@ class TokenEncoder:
         self.names = tuple(names)
         backbone = getattr(model, 'backbone', None)
         if backbone is None:
-            raise ValueError(
+            raise UserError(
                 f'{type(model).__name__} has no backbone: k-NN needs an algorithm with '
                 'one'
             )
         self._extra = getattr(backbone, 'num_extra_tokens', 1)
         self._what = type(backbone).__name__
         if getattr(backbone, 'out_type', 'raw') != 'raw':
-            raise ValueError(
+            raise UserError(
                 f'backbone.out_type={backbone.out_type!r} of {self._what} gives no '
                 "tokens: k-NN needs out_type='raw'"
             )
         if 'cls' in self.names and self._extra == 0:
-            raise ValueError(
+            raise UserError(
                 f"features has 'cls' but {self._what} has no class token: use 'mean'"
             )
 
@@ -87,7 +89,7 @@ class TokenEncoder:
         outputs = extract_feat(images)
         tokens = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
         if tokens.ndim != 3 or tokens.shape[1] <= self._extra:
-            raise ValueError(
+            raise UserError(
                 f'{self._what} gives {tuple(tokens.shape)}: k-NN needs raw tokens '
                 '(B, 1 + L, D)'
             )
@@ -147,7 +149,7 @@ def extract_features(
             ``DefaultSampler`` with ``shuffle=False``, collated by ``default_collate``.
 
     Raises:
-        ValueError: for a shuffling sampler, batches of another form, or samples without
+        UserError: for a shuffling sampler, batches of another form, or samples without
             one label each.
     """
     total, share = check_order(dataloader)
@@ -166,7 +168,7 @@ def extract_features(
             labels[rows] = batch_labels
             done = rows.stop
     if done != share:
-        raise ValueError(
+        raise UserError(
             f'the data loader gave {done} of its {share} images: use drop_last=False'
         )
     return Features(
@@ -191,7 +193,7 @@ def check_order(dataloader: DataLoader) -> tuple[int, int]:
     """Number of images of a loader, and how many of them this process encodes.
 
     Raises:
-        ValueError: for a sampler that does not deal all images out in order.
+        UserError: for a sampler that does not deal all images out in order.
     """
     sampler: Any = dataloader.sampler
     total = len(cast(Sized, dataloader.dataset))
@@ -200,7 +202,7 @@ def check_order(dataloader: DataLoader) -> tuple[int, int]:
     if dealt and world > 1:
         dealt = sampler.round_up
     if not (dealt or (world == 1 and isinstance(sampler, SequentialSampler))):
-        raise ValueError(
+        raise UserError(
             f'the sampler of k-NN is {type(sampler).__name__} but features must be in '
             "order: use sampler=dict(type='DefaultSampler', shuffle=False)"
         )
@@ -211,7 +213,7 @@ def check_feature_names(names: Sequence[str]) -> None:
     """Refuse names of features that no backbone has."""
     unknown = [name for name in names if name not in ('cls', 'mean')]
     if unknown or not names or isinstance(names, str):
-        raise ValueError(
+        raise UserError(
             f"features={names!r} must be a list with 'cls' (class token), 'mean' (mean "
             'of patch tokens) or both'
         )
@@ -224,50 +226,46 @@ def count_classes(train_dataset: Any, test_dataset: Any) -> int:
     before any work.
 
     Raises:
-        ValueError: for an empty data set, one without ``gt_label``, without
-            ``metainfo['classes']`` on both sides, or with different classes.
+        UserError: for an empty data set, one without ``gt_label``, without
+            ``metainfo['classes']`` on both sides, with different classes, or with one
+            class alone.
     """
-    classes = {}
-    for name, dataset in (('train', train_dataset), ('test', test_dataset)):
+    datasets = {'train': train_dataset, 'test': test_dataset}
+    for name, dataset in datasets.items():
         if len(dataset) == 0:
-            raise ValueError(f'the {name} data set of k-NN is empty')
+            raise UserError(f'the {name} data set of k-NN is empty')
         sample = dataset[0]
         if not isinstance(sample, dict) or 'data_samples' not in sample:
-            raise ValueError(
+            raise UserError(
                 f'the {name} data set of k-NN gives no data_samples: end its pipeline '
                 'with PackInputs'
             )
         _one_label(sample['data_samples'], f'the {name} data set of k-NN')
-        found = getattr(dataset, 'metainfo', {}).get('classes')
-        if found is not None:
-            classes[name] = tuple(found)
-    if not classes:
-        raise ValueError(
+    count = compare_classes(datasets, ' of k-NN')
+    if count is None:
+        raise UserError(
             'the number of classes for k-NN is unknown: set '
             'metainfo=dict(classes=[...]) in its train data set'
         )
-    # two kinds of data sets may have other words for the same classes
-    alike = type(train_dataset) is type(test_dataset)
-    if len({names if alike else len(names) for names in classes.values()}) > 1:
-        raise ValueError(
-            f'the data sets of k-NN have different classes: {len(classes["train"])} in '
-            f'train, {len(classes["test"])} in test; give both the same '
-            'metainfo=dict(classes=[...])'
+    if count == 1:
+        raise UserError(
+            'the data sets of k-NN have one class, so every answer is right: sort the '
+            'images into two classes or more'
         )
-    return len(next(iter(classes.values())))
+    return count
 
 
 def _open_batch(batch: Any, data_preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     if not samples:
-        raise ValueError(
+        raise UserError(
             'the batches of k-NN have no data_samples: end the pipeline with PackInputs'
         )
     # labels are read before the samples move: no copy back from the device
     labels = [_one_label(sample, 'a data set of k-NN') for sample in samples]
     images = data_preprocessor(batch, False)['inputs']
     if not isinstance(images, Tensor) or images.ndim != 4:
-        raise ValueError(
+        raise UserError(
             'the batches of k-NN are no stacked images: use '
             "collate_fn=dict(type='default_collate') and one view of one size per image"
         )
@@ -276,13 +274,13 @@ def _open_batch(batch: Any, data_preprocessor: nn.Module) -> tuple[Tensor, Tenso
 
 def _one_label(sample: Any, name: str) -> int:
     if 'gt_label' not in sample:
-        raise ValueError(
+        raise UserError(
             f'{name} has no labels (gt_label is missing): k-NN needs a data set with '
-            'classes, for example CustomDataset with with_label=True'
+            'classes, for example medic_mm.ImageFolder with with_label=True'
         )
     label = torch.as_tensor(sample.gt_label)
     if label.numel() != 1:
-        raise ValueError(
+        raise UserError(
             f'{name} has {label.numel()} labels for an image: k-NN needs exactly one'
         )
     return int(label)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
 from medic_mm.apis.knn import evaluate_knn, find_dataloaders
 from medic_mm.apis.student import RANDOM
@@ -16,11 +15,10 @@ from medic_mm.evaluation.features import (
     Encoder,
     PixelEncoder,
     TeacherEncoder,
-    count_classes,
     extract_features,
-    loader_settings,
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.evaluation.loaders import labelled_loaders
 from medic_mm.registry import MODELS
 
 #: Features in the order of the columns, and how they are called.
@@ -149,11 +147,7 @@ def _evaluate(
     config: Config, encoder: Encoder, preprocessor: object, k: int
 ) -> dict[str, float]:
     init_default_scope(config.default_scope)
-    loaders = [
-        Runner.build_dataloader(loader_settings(settings))
-        for settings in find_dataloaders(config)
-    ]
-    num_classes = count_classes(*(loader.dataset for loader in loaders))
+    loaders, num_classes = labelled_loaders(find_dataloaders(config))
     train, test = (extract_features(encoder, preprocessor, x) for x in loaders)
     found = knn_metrics(train, test, num_classes, (k,))
     return {name: values[f'top1_k{k}'] for name, values in found.items()}

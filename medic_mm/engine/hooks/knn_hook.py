@@ -17,13 +17,11 @@ from medic_mm.engine.randomness import preserved_randomness
 from medic_mm.evaluation.features import (
     TokenEncoder,
     check_feature_names,
-    check_order,
-    count_classes,
     extract_features,
-    loader_settings,
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.evaluation.loaders import labelled_loaders
 from medic_mm.helpers import unwrapped
 from medic_mm.registry import HOOKS
 
@@ -87,13 +85,9 @@ class KNNHook(Hook):
         model = unwrapped(runner.model)
         self._encode = TokenEncoder(model, self.features)
         with preserved_randomness(_device(model)):
-            self._loaders = [
-                runner.build_dataloader(loader_settings(config), seed=runner.seed)
-                for config in self.loader_configs
-            ]
-            for loader in self._loaders:
-                check_order(loader)
-            self._num_classes = count_classes(*(x.dataset for x in self._loaders))
+            self._loaders, self._num_classes = labelled_loaders(
+                self.loader_configs, runner.seed
+            )
         if runner.iter == 0:
             self._evaluate(runner, 0)
 
