@@ -19,6 +19,7 @@ import argparse
 import io
 import math
 import os
+import random
 import statistics
 import tarfile
 import time
@@ -150,11 +151,11 @@ def print_times(args: argparse.Namespace) -> None:
 
 
 def photos(archive: Path, number: int, side: int) -> Tensor:
-    """Centre crops of photos all over the archive, ``(B, 3, side, side)``, 0..255."""
+    """Centre crops of photos drawn from the archive, ``(B, 3, side, side)``, 0..255."""
     images = []
     with tarfile.open(archive) as files:
         names = sorted(n for n in files.getnames() if n.endswith('.jpg'))
-        for name in names[:: max(len(names) // number, 1)][:number]:
+        for name in sorted(random.Random(0).sample(names, min(number, len(names)))):
             image = Image.open(io.BytesIO(files.extractfile(name).read()))
             short = min(image.size)
             left, top = ((length - short) / 2 for length in image.size)

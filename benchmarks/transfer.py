@@ -63,7 +63,8 @@ def finetune(
     cfg = Config.fromfile(BENCHMARKS / 'classification' / name)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = str(args.data / 'cifar10')
-    cfg.train_dataloader.dataset.per_class = args.per_class
+    # as in set_data
+    cfg.train_dataloader.dataset.update(per_class=args.per_class, draw_seed=None)
     cfg.train_cfg.max_epochs = cfg.param_scheduler[1].end = args.epochs
     return train_and_test(cfg, start, seed, folder)
 

@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 
 from medic_mm.apis.cfg_options import check_options
 from medic_mm.apis.device import adapt_to_cpu, has_accelerator
+from medic_mm.datasets.folder_positions import check_settings
+from medic_mm.engine.hooks import ClassesHook
 from medic_mm.errors import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -93,6 +95,8 @@ def build_runner(
         launcher: What started this process.
         notices: Lines for the log; each setting that has to be replaced adds one.
     """
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        check_settings((cfg.get(loader) or {}).get('dataset'))
     cfg.launcher = launcher
     if not has_accelerator():
         notices = [*notices, *adapt_to_cpu(cfg, distributed=launcher != 'none')]
@@ -102,6 +106,7 @@ def build_runner(
         runner = RUNNERS.build(cfg)
     for notice in notices:
         runner.logger.warning(notice)
+    runner.register_hook(ClassesHook(), priority=ClassesHook.priority)
     return runner
 
 

@@ -133,10 +133,15 @@ class ImageFolder(CustomDataset):
 
     @property
     def metainfo(self) -> dict:
-        """What is known of the data set, its ``classes`` too."""
+        """What is known of the data set, its ``classes`` too.
+
+        Also ``class_folders``, where the classes have words to show.
+        """
         found = super().metainfo
         if self.CLASSES is not None:
             found['classes'] = self.CLASSES
+        if self.folder_to_idx and not set(self.folder_to_idx) & set(self.CLASSES):
+            found['class_folders'] = tuple(self.folder_to_idx)
         return found
 
     def load_data_list(self) -> list[dict]:

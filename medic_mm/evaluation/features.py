@@ -12,7 +12,7 @@ from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
-from medic_mm.datasets.classes import compare_classes
+from medic_mm.datasets.class_lists import compare_classes
 from medic_mm.errors import UserError
 from medic_mm.eval_mode import eval_mode
 

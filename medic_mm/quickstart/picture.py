@@ -19,6 +19,7 @@ from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.quickstart.table import Table
 from medic_mm.registry import MODELS
+from medic_mm.sampling import in_turns
 from medic_mm.visualization import (
     NORMALISED_NOTE,
     Curve,
@@ -117,9 +118,11 @@ def reconstruct_validation(
     dataset = copy.deepcopy(find_dataloaders(config)[1]['dataset'])
     dataset['pipeline'] = config.train_dataloader.dataset.pipeline
     images = DATASETS.build(dataset)
+    labels = images.get_gt_labels().tolist()
+    chosen = in_turns(labels, IMAGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # masks are drawn from the global generator
-        batch = default_collate([images[i] for i in range(IMAGES)])
+        batch = default_collate([images[i] for i in chosen])
         reconstruction = reconstruct(model, batch)
-    names = [images.metainfo['classes'][i] for i in images.get_gt_labels()[:IMAGES]]
+    names = [images.metainfo['classes'][labels[i]] for i in chosen]
     return reconstruction, names

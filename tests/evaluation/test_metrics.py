@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import pytest
 import torch
 
+from medic_mm.errors import UserError
 from medic_mm.evaluation.layer_accuracy import LayerAccuracy
 from medic_mm.evaluation.subset_accuracy import SubsetAccuracy, class_numbers
 
@@ -44,7 +47,7 @@ def test_list_in_a_file(tmp_path):
     file.write_text('n01440764\n')
     with pytest.raises(ValueError, match='one class number a line'):
         class_numbers(str(file))
-    with pytest.raises(ValueError, match="'imagenet-b' is no file"):
+    with pytest.raises(ValueError, match="'imagenet-b' is not a file"):
         class_numbers('imagenet-b')
     with pytest.raises(ValueError, match='different class numbers'):
         class_numbers([1, 1])
@@ -56,6 +59,28 @@ def test_subset_accuracy_refuses_other_data():
         metric.process({}, [dict(pred_score=torch.zeros(3), gt_label=torch.tensor(2))])
     with pytest.raises(ValueError, match='the classifier 1 classes'):
         metric.process({}, [dict(pred_score=torch.zeros(1), gt_label=torch.tensor(0))])
+
+
+def test_subset_accuracy_compares_its_list_with_the_data():
+    metric = SubsetAccuracy(classes=[7, 2, 4])
+    metric.check_classes(['a', 'b', 'c'])
+    with pytest.raises(UserError, match=r'lists 3 classes, but .* has 2 \(a, b\)'):
+        metric.check_classes(['a', 'b'])
+    known = SubsetAccuracy(classes='imagenet-a')
+    text = resources.files('timm.data').joinpath('_info', 'imagenet_synsets.txt')
+    synsets = text.read_text().split()
+    names = [synsets[number] for number in known.classes.tolist()]
+    known.check_classes(names)
+    # 200 folders, of which one is another class: as many, and all after it are wrong
+    names[3] = 'n02112706'
+    with pytest.raises(UserError, match='n02112706 where imagenet-a has n01558993'):
+        known.check_classes(names)
+
+
+def test_no_images_have_no_accuracy():
+    for metric in (SubsetAccuracy(classes=[0, 1]), LayerAccuracy()):
+        with pytest.raises(UserError, match='the data set is empty'):
+            metric.compute_metrics([])
 
 
 def test_layer_accuracy_names_the_best_block():
@@ -81,3 +106,7 @@ def test_layer_accuracy_names_the_best_block():
 def test_layer_accuracy_needs_its_head():
     with pytest.raises(ValueError, match=r'medic_mm\.LayerProbeHead'):
         LayerAccuracy().process({}, [dict(gt_label=torch.tensor([0]))])
+    with pytest.raises(UserError, match='gt_label is missing'):
+        LayerAccuracy().process({}, [dict(layer_labels=torch.tensor([0, 1]))])
+    with pytest.raises(UserError, match='gt_label is missing'):
+        SubsetAccuracy([0]).process({}, [dict(pred_score=torch.tensor([0.0]))])

@@ -70,6 +70,8 @@ def data(tmp_path) -> Path:
     """Where the configs look for their data, with four images each."""
     random = np.random.default_rng(0)
     for split in ('train', 'val', 'test'):
+        for i in range(10):  # a class may have no images, and has to be there
+            (tmp_path / f'data/cifar10/{split}/class{i}').mkdir(parents=True)
         for i in range(4):
             pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             save(pixels, tmp_path / f'data/cifar10/{split}/class{i % 2}/{i}.jpg')

@@ -21,7 +21,7 @@ from tiny_runs import mae_config
 from torch import Tensor, nn
 
 from medic_mm.apis.visualize import visualize_reconstruction
-from medic_mm.apis.visualize.chosen_images import in_turns, shorten
+from medic_mm.apis.visualize.chosen_images import shorten
 from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
 from medic_mm.models.algorithms import MEDiC
@@ -267,9 +267,6 @@ def test_bad_input_gives_one_sentence(
     assert not (tmp_path / 'out').exists()
 
 
-def test_samples_are_chosen_in_turns_and_names_cut_at_their_start() -> None:
-    assert in_turns([1, 1, 0, 2, 0, 1], 5) == [2, 0, 3, 4, 1]
-    assert in_turns([None] * 4, 2) == [0, 1]
-    assert in_turns([0, 1], 9) == [0, 1]
+def test_names_are_cut_at_their_start() -> None:
     assert shorten('n01440764_tench') == 'n01440764_tench'
     assert shorten('0000_n01440764_tench') == '…01440764_tench'

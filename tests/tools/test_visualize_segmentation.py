@@ -17,7 +17,6 @@ from shrinking_benchmarks import shrink_benchmark
 from torch import nn
 
 from medic_mm.apis.visualize import visualize_segmentation
-from medic_mm.apis.visualize.segmentation import evenly
 from medic_mm.errors import UserError
 
 CAMVID = 'vit-tiny-p8_medic-pre_upernet_1xb8-400i_camvid-240x176.py'
@@ -244,8 +243,3 @@ def test_without_mmseg_one_sentence_says_what_to_install(
     )
     with pytest.raises(UserError, match=r'needs mmsegmentation: pip install .*\[seg'):
         visualize_segmentation(config, 'random', [], tmp_path)
-
-
-def test_images_are_taken_at_even_distances() -> None:
-    assert evenly(233, 4) == [0, 58, 116, 174]
-    assert evenly(3, 9) == [0, 1, 2]

@@ -1,5 +1,5 @@
-# Fine-tuning of a MEDiC student on 10 % of ImageNet-1K: the first 128 images of each
-# class.
+# Fine-tuning of a MEDiC student on 10 % of ImageNet-1K: 128 images of each
+# class, drawn by their names.
 #
 # Published numbers use the lists of SimCLR: `train_dataloader.dataset.per_class=None`
 # and `train_dataloader.dataset.ann_file=LIST` (lines of `path class`) take those.

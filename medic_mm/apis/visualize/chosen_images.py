@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.errors import UserError
 from medic_mm.registry import DATASETS
+from medic_mm.sampling import in_turns
 
 _LONGEST_NAME = 15
 
@@ -26,10 +26,10 @@ def choose_images(
 
     Args:
         config: A config of pre-training; its scope must be entered.
-        images: Files and folders; empty for the config's data, of which the classes
-            take turns.
+        images: Files and folders; empty for images drawn from the config's data, one
+            of each class in turn, the same in each call.
         size: ``(height, width)`` of the backbone's images.
-        limit: At most so many.
+        limit: At most so many; of files and folders the first ones by name.
 
     Returns:
         uint8 BGR ``(B, 3, H, W)``, and a short name for each: of the file or the class.
@@ -63,19 +63,6 @@ def choose_images(
             f'backbone takes {tuple(size)}: give IMAGES, which are resized'
         )
     return torch.stack(inputs), [_class_name(dataset, labels[i]) for i in chosen]
-
-
-def in_turns(labels: Sequence[int | None], count: int) -> list[int]:
-    """Places of ``count`` samples, one of each class in turn, in order of classes.
-
-    Without labels, the first ones.
-    """
-    seen: Counter = Counter()
-    ranked = []
-    for place, label in enumerate(labels):
-        ranked.append((seen[label], -1 if label is None else int(label), place))
-        seen[label] += 1
-    return [place for *_, place in sorted(ranked)[:count]]
 
 
 def shorten(name: str) -> str:

@@ -30,6 +30,7 @@ from medic_mm.apis.visualize.whole_model import load_whole
 from medic_mm.errors import UserError
 from medic_mm.helpers import choose_device
 from medic_mm.registry import DATASETS, MODELS
+from medic_mm.sampling import in_turns
 from medic_mm.visualization.segmentation import Classes, Segmentation
 from medic_mm.visualization.segmentation_figures import draw_segmentations
 
@@ -172,7 +173,8 @@ def _choose_samples(
     if not given:
         if not len(dataset):
             raise UserError("the config's test data set has no images")
-        return [dataset.get_data_info(i) for i in evenly(len(dataset), limit)], classes
+        chosen = sorted(in_turns([None] * len(dataset), limit))
+        return [dataset.get_data_info(i) for i in chosen], classes
     samples = []
     for path in find_images(images, limit):
         sample = dict(
@@ -185,15 +187,6 @@ def _choose_samples(
             sample['seg_map_path'] = str(_annotation(dataset, path, Path(annotations)))
         samples.append(sample)
     return samples, classes
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """At most ``count`` numbers below ``total`` at even distances, from 0.
-
-    Neighbours in a data set are often frames of one video.
-    """
-    count = min(count, total)
-    return [i * total // count for i in range(count)]
 
 
 def _annotation(dataset: BaseDataset, image: Path, folder: Path) -> Path:

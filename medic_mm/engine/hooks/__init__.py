@@ -1,6 +1,7 @@
 """Hooks of training; importing this package registers them."""
 
 from medic_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
+from medic_mm.engine.hooks.classes_hook import ClassesHook
 from medic_mm.engine.hooks.knn_hook import KNNHook
 from medic_mm.engine.hooks.nan_guard_hook import StopOnNaNHook
 from medic_mm.engine.hooks.panel_hook import PanelHook
@@ -11,6 +12,7 @@ from medic_mm.engine.hooks.teacher_cache_hook import TeacherCacheHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'ClassesHook',
     'KNNHook',
     'PanelHook',
     'PretrainedBackboneHook',

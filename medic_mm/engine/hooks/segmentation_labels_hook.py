@@ -8,6 +8,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from medic_mm.engine.hooks.classes_hook import (
+    check_test_classes,
+    check_training_classes,
+)
+from medic_mm.errors import UserError
 from medic_mm.helpers import unwrapped
 from medic_mm.registry import HOOKS
 
@@ -17,24 +22,22 @@ class SegmentationLabelsHook(Hook):
     """Compares the classes of data sets and masks with the segmentation head.
 
     A class too many ends in an assertion of the GPU at the loss, or is left out of the
-    mean IoU in silence. Here it is one sentence. The numbers of classes are compared
-    before the first step, the masks batch by batch while they are still on the CPU.
+    mean IoU in silence. Here it is one sentence. The classes are compared before the
+    first step, as by :class:`medic_mm.engine.hooks.ClassesHook`, the masks batch by
+    batch while they are still on the CPU.
 
     Raises:
-        ValueError: for a data set with another number of classes than
-            ``model.decode_head``, or a mask with a class that the head lacks; it names
-            the file.
+        UserError: for a data set with other classes than the head, or a mask with a
+            class that the head lacks; it names the file.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the numbers of classes."""
-        _check_classes(runner, runner.train_dataloader.dataset, 'train')
-        if runner.val_loop is not None:
-            _check_classes(runner, runner.val_loop.dataloader.dataset, 'validation')
+        """Compare the classes."""
+        check_training_classes(runner)
 
     def before_test(self, runner: Runner) -> None:
-        """Compare the numbers of classes."""
-        _check_classes(runner, runner.test_dataloader.dataset, 'test')
+        """Compare the classes."""
+        check_test_classes(runner)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -61,18 +64,6 @@ def _head(runner: Runner) -> nn.Module | None:
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
-def _check_classes(runner: Runner, dataset: Any, name: str) -> None:
-    head = _head(runner)
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if head is None or classes is None or len(classes) == head.num_classes:
-        return
-    raise ValueError(
-        f'the {name} data set has {len(classes)} classes but model.decode_head has '
-        f'num_classes={head.num_classes}: set num_classes={len(classes)} in the decode '
-        'and auxiliary heads'
-    )
-
-
 def _check_masks(runner: Runner, data_batch: Any) -> None:
     head = _head(runner)
     if head is None or not isinstance(data_batch, dict):
@@ -86,7 +77,7 @@ def _check_masks(runner: Runner, data_batch: Any) -> None:
         wrong = mask[(mask >= head.num_classes) | (mask < 0)]
         wrong = wrong[wrong != head.ignore_index]
         if len(wrong):
-            raise ValueError(
+            raise UserError(
                 f'the mask {sample.get("seg_map_path", "of an image")} holds class '
                 f'{int(wrong[0])} but model.decode_head has num_classes='
                 f'{head.num_classes}, so 0 to {head.num_classes - 1} and '

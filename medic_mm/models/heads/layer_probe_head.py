@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from medic_mm.errors import UserError
 from medic_mm.registry import MODELS
 
 
@@ -40,6 +41,12 @@ class LayerProbeHead(BaseModule):
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Scores ``(num_layers, B, num_classes)`` before the softmax."""
+        if len(feats) != len(self.classifiers):
+            raise UserError(
+                f'num_layers={len(self.classifiers)} of LayerProbeHead but the neck '
+                f'gives {len(feats)} blocks: set both, and backbone.out_indices, to as '
+                'many'
+            )
         pairs = zip(self.classifiers, feats, strict=True)
         return torch.stack([classify(feature) for classify, feature in pairs])
 

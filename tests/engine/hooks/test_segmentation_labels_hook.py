@@ -55,3 +55,21 @@ def test_numbers_of_classes(moment):
     look(runner())
     with pytest.raises(ValueError, match=r'has 5 classes but .* has num_classes=3'):
         look(runner(in_data=5))
+
+
+def test_names_of_classes_are_compared():
+    given = runner()
+    data = SimpleNamespace(metainfo=dict(classes=('a', 'c', 'b')))
+    given.val_loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
+    with pytest.raises(ValueError, match='b is number 1 in train and 2 in validation'):
+        SegmentationLabelsHook().before_train(given)
+    data.metainfo['classes'] = ('a', 'b', 'd')
+    with pytest.raises(ValueError, match='c only in train, d only in validation'):
+        SegmentationLabelsHook().before_train(given)
+
+
+def test_the_auxiliary_head_is_compared_too():
+    given = runner()
+    given.model.auxiliary_head = SimpleNamespace(num_classes=4)
+    with pytest.raises(ValueError, match=r'set model\.auxiliary_head\.num_classes=3'):
+        SegmentationLabelsHook().before_train(given)

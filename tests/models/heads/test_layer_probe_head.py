@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 
+from medic_mm.errors import UserError
 from medic_mm.models.heads import LayerProbeHead
 
 
@@ -47,3 +49,9 @@ def test_predictions():
     torch.testing.assert_close(torch.stack([x.pred_score for x in found]), wanted)
     assert found[0].gt_label.tolist() == [0]
     assert head.predict((feature, feature))[1].layer_labels.tolist() == [2, 0]
+
+
+def test_refuses_another_number_of_blocks():
+    head = LayerProbeHead(num_classes=3, in_channels=4, num_layers=2)
+    with pytest.raises(UserError, match=r'num_layers=2 of LayerProbeHead .* 1 bl'):
+        head((torch.zeros(1, 4),))
