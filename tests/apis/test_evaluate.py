@@ -442,7 +442,10 @@ def test_fine_tuning_end_to_end(
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         weights = MODELS.build(backbone).state_dict()
     checkpoint = save_checkpoint(tmp_path / 'epoch_1.pth', pretraining, **weights)
-    make_folder(tmp_path / 'data' / 'cifar10')
+    data = make_folder(tmp_path / 'data' / 'cifar10')
+    for split in ('train', 'val'):
+        for i in range(7):  # a class may have no images, and has to be there
+            (data / split / f'other{i}').mkdir()
     found = evaluate(
         checkpoint, own, tmp_path / 'data', ['knn', 'finetune'], out=tmp_path / 'out'
     )
