@@ -11,6 +11,14 @@ from __future__ import annotations
 class UserError(ValueError):
     """A setting, an argument or an input that cannot be used as it is."""
 
+    def __str__(self) -> str:
+        """The sentence, also where a data worker sent its traceback in its place."""
+        text = super().__str__()
+        first = text.partition('\n')[0]
+        if first.startswith('Caught ') and ' worker process ' in first:
+            return text.rstrip().rpartition(f'{type(self).__name__}: ')[2]
+        return text
+
 
 class FileError(UserError, RuntimeError):
     """A file that is damaged, carries code, or does not fit."""

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from medic_mm.apis.image_files import find_images
 from medic_mm.checkpoints.saving import save_weights
+from medic_mm.datasets.decoding import UnreadableImage, read_image
 from medic_mm.errors import UserError
 from medic_mm.export.load import load_model
 from medic_mm.export.tokens import check_request, pooled_tokens
@@ -55,17 +56,12 @@ class _Images(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | str:
+        path = self.paths[index]
         try:
-            with Image.open(self.paths[index]) as image:
-                return self.transforms(image)
-        # decoders answer a broken file with one of these
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
-            return (str(error).splitlines() or [type(error).__name__])[0]
+            pixels = read_image(path)
+        except UnreadableImage as error:
+            return str(error).removeprefix(f'the image {path} cannot be read: ')
+        return self.transforms(Image.fromarray(pixels))
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -13,6 +12,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from medic_mm.apis.knn import find_dataloaders
+from medic_mm.datasets.decoding import read_image
 from medic_mm.datasets.image_files import SUFFIXES, find_image_files, name_left_out
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.helpers import type_name
@@ -87,8 +87,7 @@ def load_images(config: Config, paths: Sequence[Path], size: Sequence[int]) -> T
     )
     images = []
     for path in paths:
-        if cv2.imread(str(path)) is None:
-            raise UserError(f'{str(path)!r} is no image that can be read')
+        read_image(path)  # names a broken file, whatever loads it in the pipeline
         results = pipeline(dict(img_path=str(path), sample_idx=0))
         image = None if results is None else results.get('img')
         if image is None or image.ndim != 3:
@@ -111,5 +110,5 @@ def _image_pipeline(config: Config) -> list[dict]:
     steps = [dict(step) for step in dataset.get('pipeline') or []]
     kept = [step for step in steps if type_name(step) != 'PackInputs']
     if not any(type_name(step) in _LOADERS for step in kept):
-        kept.insert(0, dict(type='mmpretrain.LoadImageFromFile'))
+        kept.insert(0, dict(type='medic_mm.LoadReadableImage'))
     return kept

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medic_mm.datasets.decoding import to_rgb
 from medic_mm.helpers import type_name
+
+__all__ = ['Preprocessing', 'build_transforms', 'describe_preprocessing', 'to_rgb']
 
 _LOADING = ('LoadImageFromFile', 'LoadReadableImage')
 _LOADERS = ('knn_test_dataloader', 'test_dataloader', 'val_dataloader')
@@ -60,10 +63,8 @@ def describe_preprocessing(
 def build_transforms(data: Mapping[str, Any]) -> Callable:
     """A callable from a PIL image to a normalised tensor ``(3, H, W)``.
 
-    Images that are not RGB are converted first; their orientation tag (EXIF) is
-    followed, as the hosts' loading does.
+    Images become RGB as in training first, see :func:`to_rgb`.
     """
-    from PIL import ImageOps
     from timm.data import create_transform
     from torchvision.transforms import Compose
 
@@ -76,11 +77,7 @@ def build_transforms(data: Mapping[str, Any]) -> Callable:
         crop_pct=data['crop_pct'],
         crop_mode=data['crop_mode'],
     )
-    return Compose([ImageOps.exif_transpose, _to_rgb, *steps.transforms])
-
-
-def _to_rgb(image: Any) -> Any:
-    return image.convert('RGB')
+    return Compose([to_rgb, *steps.transforms])
 
 
 def _evaluation_pipeline(config: Mapping[str, Any]) -> Sequence[Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -27,6 +26,8 @@ from medic_mm.apis.visualize.common import (
     save_figure,
 )
 from medic_mm.apis.visualize.whole_model import load_whole
+from medic_mm.datasets.decoding import read_image
+from medic_mm.datasets.image_files import find_image_files
 from medic_mm.errors import UserError
 from medic_mm.helpers import choose_device
 from medic_mm.registry import DATASETS, MODELS
@@ -195,7 +196,8 @@ def _annotation(dataset: BaseDataset, image: Path, folder: Path) -> Path:
     name = (image.stem if name == image.name else name) + dataset.seg_map_suffix
     if (folder / name).is_file():
         return folder / name
-    below = sorted(folder.rglob(name)) if folder.is_dir() else []
+    inside = find_image_files(folder).files if folder.is_dir() else []
+    below = [folder / path for path in inside if Path(path).name == name]
     if len(below) == 1:
         return below[0]
     raise UserError(
@@ -219,9 +221,7 @@ def _require_classes(model: nn.Module, classes: Classes) -> None:
 def _segment(model: nn.Module, pipeline: Sequence[dict], sample: dict) -> Segmentation:
     """One image through the test pipeline and the model, at its own size."""
     path = sample['img_path']
-    image = cv2.imread(path)
-    if image is None:
-        raise UserError(f'{path!r} is no image that can be read')
+    image = read_image(path)
     known = 'seg_map_path' in sample
     if known and not Path(sample['seg_map_path']).is_file():
         raise UserError(f'the ground truth {sample["seg_map_path"]!r} does not exist')
@@ -240,6 +240,4 @@ def _segment(model: nn.Module, pipeline: Sequence[dict], sample: dict) -> Segmen
                 'pipeline'
             )
     image = cv2.resize(image, prediction.shape[::-1])
-    return Segmentation(
-        np.ascontiguousarray(image[..., ::-1]), prediction, truth, Path(path).stem
-    )
+    return Segmentation(image, prediction, truth, Path(path).stem)
