@@ -198,7 +198,7 @@ def test_bad_input_gives_one_sentence(
         (other, folder): 'does not fit RelationViT: missing cls_token',
         ('random', tmp_path / 'none'): f"image '{tmp_path}/none' does not exist",
         ('random', empty): f"the folder '{empty}' holds no images",
-        ('random', torn): f"'{torn}' cannot be read: it is not an image",
+        ('random', torn): f'{torn} cannot be read: it is not an image',
         ('random', folder, '--block', 4): 'block=4 is out of range',
         ('random', folder, '--limit', 0): '--limit 0: use 1 or more',
         ('random', folder, '--out', torn): f'--out {torn} is a file: give a folder',

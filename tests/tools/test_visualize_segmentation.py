@@ -219,7 +219,7 @@ def test_bad_input_gives_one_sentence(
             many,
         ): r'holds the class 11 but .* 11',
         ('good', 'random', '--limit', 0): r'--limit 0: use 1 or more',
-        ('good', 'random', lacking): r'lacking\.pth.* cannot be read: it is not an image',
+        ('good', 'random', lacking): r'lacking\.pth cannot be read: it is not an',
         ('five', 'random', image): r'num_classes=5 but the test data set 11 classes',
         ('away', 'random'): r"config's test images cannot be read: .*nowhere",
         ('mae', 'random'): r'the config is none of segmentation',
