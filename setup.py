@@ -119,6 +119,7 @@ setup(
     ],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['runs/page.html']},
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
     cmdclass={'build_py': BuildWithMim},

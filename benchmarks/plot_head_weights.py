@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from medic_mm.visualization import draw_curves, read_curves
+from medic_mm.runs.charts import draw_curves
+from medic_mm.runs.run import read_run
 
 PANELS = {
     'entropy': 'Entropy of W, nats',
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     runs = dict(run.split('=', 1) for run in args.runs)
-    curves = {name: read_curves(Path(folder)) for name, folder in runs.items()}
+    curves = {name: read_run(Path(folder)).curves for name, folder in runs.items()}
     figure = Figure(figsize=(14, 4.2), dpi=110, facecolor='white')
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(PANELS))

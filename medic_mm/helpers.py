@@ -34,6 +34,16 @@ def listed(names: Iterable[Any], most: int = 6) -> str:
     return (', '.join(names[:most]) or 'nothing') + more
 
 
+def duration(seconds: float) -> str:
+    """For example ``'48 s'``, ``'12 min'``, ``'3 h 20 min'``."""
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f'{minutes} min'
+    return f'{minutes // 60} h {minutes % 60} min'
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside wrappers of distributed training and test-time augmentation."""
     from mmengine.model import BaseTTAModel, is_model_wrapper

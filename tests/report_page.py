@@ -26,6 +26,11 @@ class Page(HTMLParser):
         self.close()
         assert self.open == [], 'elements were left open'
 
+    @property
+    def panels(self) -> list[dict]:
+        """Images that are not charts."""
+        return [x for x in self.images if x['src'].startswith('data:image/png')]
+
     def handle_starttag(self, name: str, attributes: list) -> None:
         found = dict(attributes)
         self.names.add(name)

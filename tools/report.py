@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from medic_mm.apis import sentences_for_users
-from medic_mm.apis.report import FILE_NAME, make_report
+from medic_mm.runs.report import FILE_NAME, make_report
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -28,10 +28,11 @@ from medic_mm.apis.evaluation_plan import (
     make_plan,
 )
 from medic_mm.apis.evaluation_student import PretrainedStudent, read_student
-from medic_mm.apis.evaluation_table import Evaluation, Row, duration
+from medic_mm.apis.evaluation_table import Evaluation, Row
 from medic_mm.apis.pretrained import RANDOM
 from medic_mm.apis.run_config import short_path
 from medic_mm.errors import UserError
+from medic_mm.helpers import duration
 
 #: Neighbours of the k-NN.
 K = 20

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medic_mm.apis.evaluation_plan import LeftOut
+from medic_mm.helpers import duration
 
 _HEADINGS = ('task', 'data', 'metric', 'value', 'time', 'config')
 
@@ -84,16 +85,6 @@ class Evaluation:
         files[0].write_text(self.markdown() + '\n', encoding='utf-8')
         files[1].write_text(json.dumps(self.as_dict(), indent=2) + '\n')
         return files
-
-
-def duration(seconds: float) -> str:
-    """For example ``'48 s'``, ``'12 min'``, ``'3 h 20 min'``."""
-    if seconds < 100:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f'{minutes} min'
-    return f'{minutes // 60} h {minutes % 60} min'
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -19,26 +19,18 @@ from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.quickstart.table import Table
 from medic_mm.registry import MODELS
+from medic_mm.runs.charts import Curve, draw_curves
+from medic_mm.runs.curves import FEATURES
+from medic_mm.runs.run import read_run
 from medic_mm.sampling import in_turns
 from medic_mm.visualization import (
     NORMALISED_NOTE,
-    Curve,
     Reconstruction,
-    draw_curves,
     draw_reconstruction,
-    read_curves,
     reconstruct,
 )
 
 IMAGES = 8
-_TERMS = {
-    'token': 'token',
-    'cls': 'class token',
-    'qk': 'Q-K relation',
-    'vv': 'V-V relation',
-    'pixel': 'pixel',
-}
-_SHORT = {'cls': 'class token', 'mean': 'mean patch'}
 
 
 def make_picture(
@@ -54,7 +46,7 @@ def make_picture(
         seen: Who sees the masked images, for the title below.
         path: Where the picture goes; the suffix gives its format.
     """
-    curves = read_curves(checkpoint.parent)
+    curves = read_run(checkpoint.parent).curves
     reconstruction, names = reconstruct_validation(config, checkpoint)
     figure = Figure(figsize=(13, 10.4), dpi=110, facecolor='white')
     FigureCanvasAgg(figure)
@@ -81,9 +73,9 @@ def draw_training(
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(0.065, 0.15, 0.87, 0.83, wspace=0.5)
     terms = {
-        label: curves[f'raw_{term}']
-        for term, label in _TERMS.items()
-        if f'raw_{term}' in curves
+        name.removeprefix('raw_'): curve
+        for name, curve in curves.items()
+        if name.startswith('raw_')
     }
     draw_curves(left, terms, log=True)
     left.set(xlabel='iteration')
@@ -91,12 +83,12 @@ def draw_training(
     k = table.k
     knn = {
         f'{method}, {label}': curves[f'knn/{name}_top1_k{k}']
-        for name, label in _SHORT.items()
+        for name, label in FEATURES.items()
         if f'knn/{name}_top1_k{k}' in curves
     }
     teacher, pixels = table.rows[2:]
     levels = {
-        f'teacher, {_SHORT[table.feature]}': teacher.top1[table.feature],
+        f'teacher, {FEATURES[table.feature]}': teacher.top1[table.feature],
         'raw pixels': pixels.top1['pixels'],
     }
     draw_curves(right, knn, levels, markers=True, from_zero=True)

@@ -12,7 +12,6 @@ from medic_mm.visualization.attention_figures import (
     draw_attention,
     draw_overview,
 )
-from medic_mm.visualization.curves import Curve, draw_curves, read_curves
 from medic_mm.visualization.reconstruction import (
     Reconstruction,
     View,
@@ -28,19 +27,16 @@ from medic_mm.visualization.reconstruction_figures import (
 
 __all__ = [
     'ClassAttention',
-    'Curve',
     'INTERPOLATIONS',
     'NORMALISED_NOTE',
     'Reconstruction',
     'View',
     'choose_block',
     'draw_attention',
-    'draw_curves',
     'draw_overview',
     'draw_reconstruction',
     'draw_views',
     'join_batches',
-    'read_curves',
     'reconstruct',
     'restore_patches',
     'rows_of',

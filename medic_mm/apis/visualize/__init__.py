@@ -1,13 +1,13 @@
 """Pictures of what models make of images, as ``tools/visualize.py`` draws them."""
 
 from medic_mm.apis.visualize.attention import visualize_attention
-from medic_mm.apis.visualize.common import Drawn
-from medic_mm.apis.visualize.curves import visualize_curves
 from medic_mm.apis.visualize.evolution import visualize_evolution
 from medic_mm.apis.visualize.features import visualize_features
 from medic_mm.apis.visualize.masks import visualize_masks
 from medic_mm.apis.visualize.reconstruction import visualize_reconstruction
 from medic_mm.apis.visualize.segmentation import visualize_segmentation
+from medic_mm.pictures.common import Drawn
+from medic_mm.pictures.curves import visualize_curves
 
 __all__ = [
     'Drawn',

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.student import RANDOM, Student
-from medic_mm.apis.visualize.common import (
+from medic_mm.apis.visualize.mask_settings import find_mask_transform
+from medic_mm.errors import UserError
+from medic_mm.masking import masked_count
+from medic_mm.pictures.common import (
     as_pictures,
     enter_scope,
     load_teacher,
@@ -23,9 +26,6 @@ from medic_mm.apis.visualize.common import (
     open_student,
     require_backbone,
 )
-from medic_mm.apis.visualize.mask_settings import find_mask_transform
-from medic_mm.errors import UserError
-from medic_mm.masking import masked_count
 from medic_mm.registry import MODELS, TRANSFORMS
 from medic_mm.visualization.patch_attention import patch_attention
 

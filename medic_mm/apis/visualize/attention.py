@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.student import Student
-from medic_mm.apis.visualize.common import (
+from medic_mm.errors import UserError
+from medic_mm.pictures.common import (
     Drawn,
     as_pictures,
     file_of_image,
@@ -23,7 +24,6 @@ from medic_mm.apis.visualize.common import (
     require_folder,
     save_figure,
 )
-from medic_mm.errors import UserError
 from medic_mm.visualization.attention import (
     ClassAttention,
     choose_block,

@@ -12,13 +12,13 @@ from mmengine.config import Config
 from torch import Tensor
 
 from medic_mm.apis.visualize.attended import Attended, count_masked, read_attended
-from medic_mm.apis.visualize.common import (
+from medic_mm.errors import UserError
+from medic_mm.pictures.common import (
     Drawn,
     file_of_image,
     require_folder,
     save_figure,
 )
-from medic_mm.errors import UserError
 from medic_mm.visualization.evolution import (
     EvolutionSettings,
     Stage,

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from medic_mm.apis.visualize.attended import count_masked, least_block, read_attended
-from medic_mm.apis.visualize.common import Drawn, require_folder, save_figure
 from medic_mm.errors import UserError
+from medic_mm.pictures.common import Drawn, require_folder, save_figure
 from medic_mm.visualization.mask_figures import draw_masks
 from medic_mm.visualization.masks import MaskSettings, draw_all_masks
 

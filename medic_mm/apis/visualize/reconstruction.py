@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 from medic_mm.apis.student import RANDOM, require_checkpoint, seed_of
 from medic_mm.apis.visualize.chosen_images import choose_images
-from medic_mm.apis.visualize.common import (
+from medic_mm.apis.visualize.mask_settings import find_mask_transform, set_mask_ratio
+from medic_mm.apis.visualize.whole_model import load_whole
+from medic_mm.errors import UserError
+from medic_mm.models.algorithms import MIMHD
+from medic_mm.pictures.common import (
     Drawn,
     choose_device,
     enter_scope,
@@ -24,10 +28,6 @@ from medic_mm.apis.visualize.common import (
     require_folder,
     save_figure,
 )
-from medic_mm.apis.visualize.mask_settings import find_mask_transform, set_mask_ratio
-from medic_mm.apis.visualize.whole_model import load_whole
-from medic_mm.errors import UserError
-from medic_mm.models.algorithms import MIMHD
 from medic_mm.registry import MODELS, TRANSFORMS
 from medic_mm.visualization.reconstruction import Reconstruction, reconstruct
 from medic_mm.visualization.reconstruction_figures import draw_views

@@ -19,17 +19,17 @@ from torch import nn
 
 from medic_mm.apis.image_files import find_images
 from medic_mm.apis.student import RANDOM, require_checkpoint, seed_of
-from medic_mm.apis.visualize.common import (
-    Drawn,
-    enter_scope,
-    require_folder,
-    save_figure,
-)
 from medic_mm.apis.visualize.whole_model import load_whole
 from medic_mm.datasets.decoding import read_image
 from medic_mm.datasets.image_files import find_image_files
 from medic_mm.errors import UserError
 from medic_mm.helpers import choose_device
+from medic_mm.pictures.common import (
+    Drawn,
+    enter_scope,
+    require_folder,
+    save_figure,
+)
 from medic_mm.registry import DATASETS, MODELS
 from medic_mm.sampling import in_turns
 from medic_mm.visualization.segmentation import Classes, Segmentation

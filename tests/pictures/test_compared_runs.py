@@ -1,19 +1,16 @@
-"""Curves of several runs: which panels there are, and what is drawn in them."""
+"""Curves of several runs: which charts there are, and what is drawn in them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from medic_mm.visualization.curves import COLOURS
-from medic_mm.visualization.run_curves import (
-    Panel,
-    Run,
-    compare_runs,
-    draw_runs,
-    line_styles,
-)
+from medic_mm.pictures.curves import compare_runs
+from medic_mm.runs.charts import COLOURS, Chart, draw_charts, line_styles
+from medic_mm.runs.run import Run
 
 KNN = 'knn/{}_top1_k{}'
 MEDIC = {
@@ -24,7 +21,6 @@ MEDIC = {
     'base_lr': [(10, 1e-3), (20, 1e-4)],
     'lr': [(10, 1e-5), (20, 1e-6)],
     'time': [(10, 0.5), (20, 0.25)],
-    'epoch': [(10, 1), (20, 2)],
     KNN.format('mean', 10): [(0, 11.0)],
     KNN.format('mean', 20): [(0, 12.0), (2, 40.0)],
     KNN.format('cls', 10): [(0, 13.0), (2, 41.0)],
@@ -37,17 +33,23 @@ MAE = {
 }
 
 
-def by_title(panels: list[Panel]) -> dict[str, Panel]:
-    found = {panel.title: panel for panel in panels}
-    assert len(found) == len(panels)
+def run_of(curves: dict, batch: int | None = None) -> Run:
+    """A run on one machine, with these curves."""
+    config = {} if batch is None else dict(train_dataloader=dict(batch_size=batch))
+    return Run(Path(), [], config=config, curves=curves)
+
+
+def by_title(charts: list[Chart]) -> dict[str, Chart]:
+    found = {chart.title: chart for chart in charts}
+    assert len(found) == len(charts)
     return found
 
 
-def test_each_quantity_has_one_panel_with_the_runs_that_logged_it():
-    panels = by_title(compare_runs([Run('a', MEDIC, 100), Run('b', MAE, 50)]))
-    assert list(panels) == [
+def test_each_quantity_has_one_chart_with_the_runs_that_logged_it():
+    charts = by_title(compare_runs(dict(a=run_of(MEDIC, 100), b=run_of(MAE, 50))))
+    assert list(charts) == [
         'total loss',
-        'class token loss, unweighted',
+        'cls loss, unweighted',
         'extra loss',
         'k-NN, class token, k = 10 (%)',
         'k-NN, mean patch, k = 20 (%)',
@@ -57,7 +59,7 @@ def test_each_quantity_has_one_panel_with_the_runs_that_logged_it():
     ]
     expected = {
         'total loss': {'a': MEDIC['loss'], 'b': MAE['loss']},
-        'class token loss, unweighted': {'a': MEDIC['raw_cls']},
+        'cls loss, unweighted': {'a': MEDIC['raw_cls']},
         'extra loss': {'a': MEDIC['loss_extra']},
         'k-NN, class token, k = 10 (%)': {'a': MEDIC[KNN.format('cls', 10)]},
         'k-NN, mean patch, k = 20 (%)': {'a': MEDIC[KNN.format('mean', 20)]},
@@ -70,27 +72,29 @@ def test_each_quantity_has_one_panel_with_the_runs_that_logged_it():
         'gradient norm': {'a': MEDIC['grad_norm']},
     }
     for title, curves in expected.items():
-        assert panels[title].curves == curves, title
-    assert panels['k-NN, mean patch, k = 20 (%)'].xlabel == 'epoch'
-    assert panels['gradient norm'].xlabel == 'iteration'
+        assert charts[title].curves == curves, title
+    assert charts['k-NN, mean patch, k = 20 (%)'].across == 'epoch'
+    assert charts['gradient norm'].across == 'iteration'
     # 9 to 0.5 needs a logarithmic axis, 3 to 2 does not
-    assert panels['total loss'].log
-    assert not panels['class token loss, unweighted'].log
+    assert charts['total loss'].log
+    assert not charts['cls loss, unweighted'].log
 
 
 def test_without_the_batch_of_every_run_time_is_shown_as_logged():
-    panels = by_title(compare_runs([Run('a', MEDIC, 100), Run('b', MAE, None)]))
-    curves = panels['seconds per iteration'].curves
+    charts = by_title(compare_runs(dict(a=run_of(MEDIC, 100), b=run_of(MAE, None))))
+    curves = charts['seconds per iteration'].curves
     assert curves == {'a': MEDIC['time'], 'b': MAE['time']}
-    assert 'images per second' not in panels
+    assert 'images per second' not in charts
     # a run that logged no time does not need a batch
-    silent = Run('c', {'loss': [(1, 1.0)]}, None)
-    assert 'images per second' in by_title(compare_runs([Run('a', MEDIC, 1), silent]))
+    silent = run_of({'loss': [(1, 1.0)]})
+    assert 'images per second' in by_title(
+        compare_runs(dict(a=run_of(MEDIC, 1), c=silent))
+    )
 
 
 def test_base_rate_is_taken_where_all_have_it():
-    panels = by_title(compare_runs([Run('a', MEDIC)]))
-    assert panels['learning rate'].curves == {'a': MEDIC['base_lr']}
+    charts = by_title(compare_runs(dict(a=run_of(MEDIC))))
+    assert charts['learning rate'].curves == {'a': MEDIC['base_lr']}
 
 
 def test_benchmarks_show_their_own_terms_and_metrics():
@@ -100,12 +104,13 @@ def test_benchmarks_show_their_own_terms_and_metrics():
         'aux.loss_ce': [(5, 1.0)],
         'mIoU': [(400, 20.0)],
     }
-    panels = by_title(compare_runs([Run('a', segmentation)]))
-    assert list(panels) == ['total loss', 'decode.loss_ce', 'aux.loss_ce', 'mIoU (%)']
-    assert panels['mIoU (%)'].xlabel == 'iteration'
-    probe = {'accuracy/top1': [(1, 30.0)], 'epoch': [(9, 1)], 'loss': [(9, 1.0)]}
-    panels = by_title(compare_runs([Run('a', probe)]))
-    assert panels['accuracy/top1 (%)'].xlabel == 'epoch'
+    charts = by_title(compare_runs(dict(a=run_of(segmentation))))
+    assert list(charts) == ['total loss', 'decode.loss_ce', 'aux.loss_ce', 'mIoU (%)']
+    assert charts['mIoU (%)'].across == 'iteration'
+    probe = run_of({'accuracy/top1': [(1, 30.0)], 'loss': [(9, 1.0)]})
+    probe.records = [dict(epoch=1, loss=1.0, step=9)]
+    charts = by_title(compare_runs(dict(a=probe)))
+    assert charts['accuracy/top1 (%)'].across == 'epoch'
 
 
 @pytest.mark.parametrize(
@@ -121,28 +126,29 @@ def test_benchmarks_show_their_own_terms_and_metrics():
 )
 def test_heights_are_logarithmic_over_a_wide_range_of_positive_values(values, log):
     points = list(enumerate(values))
-    assert Panel('', '', {'a': points}).log is log
-    assert Panel('', '', {'a': points}, from_zero=True).log is False
+    assert Chart('', {'a': points}).log is log
+    assert Chart('', {'a': points}, from_zero=True).log is False
 
 
 def test_lines_are_the_points_in_the_colours_of_the_legend():
-    runs = [Run('a', MEDIC, 100), Run('b', MAE, 50), Run('c', {'loss': MAE['loss']})]
-    panels = compare_runs(runs)
-    labels = [run.label for run in runs]
+    third = run_of({'loss': MAE['loss']})
+    runs = dict(a=run_of(MEDIC, 100), b=run_of(MAE, 50), c=third)
+    charts = compare_runs(runs)
+    labels = list(runs)
     figure = Figure()
     FigureCanvasAgg(figure)
-    draw_runs(figure, panels, labels)
+    draw_charts(figure, charts, labels)
     figure.draw_without_rendering()
     assert [axis.get_title(loc='left') for axis in figure.axes] == [
-        panel.title for panel in panels
+        chart.title for chart in charts
     ]
     colour_of = dict(zip(labels, COLOURS, strict=False))
-    for axis, panel in zip(figure.axes, panels, strict=True):
-        assert axis.get_yscale() == ('log' if panel.log else 'linear')
-        for line, (label, points) in zip(axis.lines, panel.curves.items(), strict=True):
+    for axis, chart in zip(figure.axes, charts, strict=True):
+        assert axis.get_yscale() == ('log' if chart.log else 'linear')
+        for line, (label, points) in zip(axis.lines, chart.curves.items(), strict=True):
             assert list(zip(*line.get_data(), strict=True)) == points
             assert line.get_color() == colour_of[label]
-        if panel.from_zero:
+        if chart.from_zero:
             assert axis.get_ylim()[0] == 0
     # the third run's loss is the second's: dashed, so that both are seen
     loss = figure.axes[0].lines

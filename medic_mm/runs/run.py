@@ -9,18 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.errors import UserError
+from medic_mm.runs.charts import Curve
+from medic_mm.runs.log import Log, read_log
 
-from medic_mm.visualization.report.log import Log, read_log
-
-Curve = list[tuple[float, float]]
 #: Keys of a line of scalars that are no scalars.
 _POSITION = ('step', 'epoch', 'iter')
 _CHECKPOINTS = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth')
-
-
-class NoRunError(ValueError):
-    """A folder that holds no run; the text is a sentence for users."""
 
 
 @dataclass
@@ -30,8 +26,10 @@ class Run:
     Attributes:
         folder: The work folder.
         logs: One for each start of the tool, in their order.
-        config: The settings of the last start; empty where they cannot be read.
-        config_file: The copy in the work folder, or the one beside the scalars.
+        config: The settings of the last start, read without running them; empty where
+            they cannot be read.
+        config_file: The copy in the work folder, or the one with the scalars.
+        config_problem: Why the settings cannot be read, where they cannot.
         records: Lines of scalars in their order, with ``start``: number of the start.
         curves: Name to finite points; a start replaces the steps that it repeats.
         not_finite: Name to the steps of values that are NaN or infinite.
@@ -44,6 +42,7 @@ class Run:
     logs: list[Log]
     config: dict[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
+    config_problem: str = ''
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, Curve] = field(default_factory=dict)
     not_finite: dict[str, list[float]] = field(default_factory=dict)
@@ -86,6 +85,17 @@ class Run:
         return sum(log.seconds for log in self.logs)
 
     @property
+    def images_per_iteration(self) -> int | None:
+        """Images that all processes together take for one iteration, where known."""
+        batch = (self.config.get('train_dataloader') or {}).get('batch_size')
+        # so mmengine calls the number of processes
+        alone = self.config.get('launcher', 'none') == 'none'
+        processes = self.environment.get('GPU number', '1' if alone else '')
+        if not isinstance(batch, int) or not processes.isdecimal():
+            return None
+        return batch * max(1, int(processes))
+
+    @property
     def environment(self) -> dict[str, str]:
         """That of the last start which tells it."""
         told = [log.environment for log in self.logs if log.environment]
@@ -95,16 +105,23 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a work folder, also of a run that is going on or broke off.
 
+    Nothing of the run is executed.
+
+    Args:
+        folder: The folder given to ``tools/train.py --work-dir``, or that of one of its
+            starts.
+
     Raises:
-        NoRunError: for a folder that holds no run; names those that do.
+        UserError: for a folder that holds no run; names those that do.
     """
     if not folder.is_dir():
         problem = 'is a file' if folder.exists() else 'does not exist'
-        raise NoRunError(f'folder {str(folder)!r} {problem}: give that of a run')
+        raise UserError(f'folder {str(folder)!r} {problem}: give that of a run')
     starts = _starts(folder)
     if not starts:
-        raise NoRunError(_where_else(folder))
-    run = Run(folder, [read_log(start / f'{start.name}.log') for start in starts])
+        raise UserError(_where_else(folder))
+    logs = [start / f'{start.name}.log' for start in starts]
+    run = Run(folder, [read_log(log) for log in logs])
     _read_config(run, starts)
     for number, start in enumerate(starts):
         _read_scalars(run, start / 'vis_data' / 'scalars.json', number)
@@ -116,20 +133,18 @@ def read_run(folder: Path) -> Run:
 
 
 def _starts(folder: Path) -> list[Path]:
-    """Folders ``TIME`` with ``TIME.log``, in the order of time."""
-    return sorted(log.parent for log in folder.glob('*/*.log') if _own_log(log))
+    """Folders ``TIME`` with a log or scalars, in the order of time."""
+    found = sorted(inside for inside in folder.glob('*/') if _is_start(inside))
+    return found or [folder] * _is_start(folder.resolve())
 
 
-def _own_log(log: Path) -> bool:
-    return log.stem == log.parent.name and log.is_file()
+def _is_start(folder: Path) -> bool:
+    files = (folder / f'{folder.name}.log', folder / 'vis_data' / 'scalars.json')
+    return any(file.is_file() for file in files)
 
 
 def _where_else(folder: Path) -> str:
-    if any(_own_log(log) for log in folder.resolve().glob('*.log')):
-        return f'{folder} is one start of a run: give the folder that it is in'
-    below = sorted(
-        {str(x.parent.parent) for x in folder.glob('*/*/*.log') if _own_log(x)}
-    )
+    below = sorted({str(x.parent) for x in folder.glob('*/*/') if _is_start(x)})
     if below:
         return f'{folder} holds no run itself: give one of {", ".join(below)}'
     return (
@@ -144,8 +159,10 @@ def _read_config(run: Run, starts: list[Path]) -> None:
     used = [x / 'vis_data' / 'config.py' for x in reversed(starts)]
     for path in [*(x for x in used if x.is_file()), *reversed(copies)]:
         try:
-            run.config = Config.fromfile(path).to_dict()
-        except Exception:  # whatever a torn Python file raises
+            text = path.read_text(encoding='utf-8', errors='replace')
+            run.config = parse_config_text(text)
+        except (OSError, ValueError) as error:
+            run.config_problem = run.config_problem or f'{path}: {error}'
             continue
         run.config_file = copies[-1] if copies else path
         return

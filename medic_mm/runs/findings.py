@@ -11,8 +11,8 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from medic_mm.visualization.report.log import Log
-from medic_mm.visualization.report.run import Run
+from medic_mm.runs.log import Log
+from medic_mm.runs.run import Run
 
 #: Below so many teacher heads in use a student learns from one alone.
 FEW_HEADS = 1.5
@@ -57,6 +57,7 @@ def find_warnings(run: Run) -> list[Finding]:
         *_skipped(run),
         *_checkpoints(run),
         *_gaps(run),
+        *_unread(run),
         *_parts(run),
     ]
     return sorted(found, key=lambda finding: not finding.serious)
@@ -177,7 +178,7 @@ def _checkpoints(run: Run) -> Iterator[Finding]:
         yield Finding(
             'checkpoint',
             True,
-            'The log tells of checkpoints, but the folder has none.',
+            'The log names checkpoints, but the folder has none.',
             'They were removed or moved: the run cannot be resumed or evaluated.',
         )
 
@@ -204,6 +205,25 @@ def _gaps(run: Run) -> Iterator[Finding]:
             False,
             f'{run.torn} line(s) of the scalars cannot be read.',
             'The process ended, or is, in the middle of a line; the rest is shown.',
+        )
+
+
+def _unread(run: Run) -> Iterator[Finding]:
+    if run.config_problem:
+        yield Finding(
+            'config',
+            False,
+            f'The config of the run cannot be read, and was not run: '
+            f'{run.config_problem}.',
+            'Facts that are taken from it are left out.',
+        )
+    if not run.environment:
+        yield Finding(
+            'environment',
+            False,
+            'The log has no description of the system.',
+            'The run ended, or its log was lost, before MMEngine wrote it; seed and '
+            'versions are not known.',
         )
 
 

@@ -88,8 +88,10 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """Read a log file; lines that are no messages belong to the one before."""
+    """Read a log file, if any; lines that are not messages belong to the one before."""
     log = Log(path)
+    if not path.is_file():
+        return log
     text: list[str] = []
     for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         found = _LINE.match(line)

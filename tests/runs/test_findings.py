@@ -15,12 +15,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from written_runs import WrittenRun, finished_run
 
-from medic_mm.visualization.report.findings import (
+from medic_mm.runs.findings import (
     Finding,
     find_warnings,
     other_warnings,
 )
-from medic_mm.visualization.report.run import read_run
+from medic_mm.runs.run import read_run
 
 COUNTER = itertools.count()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medic_mm.visualization.report.settings import ABSENT, Change, compare_settings
+from medic_mm.runs.settings import ABSENT, Change, compare_settings
 
 
 def changes(base: dict, run: dict) -> list[Change]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medic_mm.apis.evaluation_table import duration
 from medic_mm.export.architecture import describe_backbone
-from medic_mm.helpers import type_name
-from medic_mm.visualization.report.run import Run
+from medic_mm.helpers import duration, type_name
+from medic_mm.runs.run import Run
 
 #: Settings that say which of its kind a teacher or a data set is.
 _TELLING = ('model_name', 'model', 'arch', 'weights', 'block', 'layer')
@@ -54,16 +53,6 @@ def headline(run: Run) -> str:
 def method_of(run: Run) -> str:
     """The algorithm's name."""
     return type_name(run.config.get('model') or {})
-
-
-def images_per_iteration(run: Run) -> int | None:
-    """Images that all processes together take for one iteration, where it is told."""
-    batch = (run.config.get('train_dataloader') or {}).get('batch_size')
-    # so mmengine calls the number of processes
-    processes = run.environment.get('GPU number', '1')
-    if not isinstance(batch, int) or not processes.isdecimal():
-        return None
-    return batch * max(1, int(processes))
 
 
 def _student(backbone: Mapping[str, Any] | None) -> str:
@@ -116,7 +105,7 @@ def _told(settings: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _batch(run: Run) -> str:
-    images = images_per_iteration(run)
+    images = run.images_per_iteration
     if images is None:
         return ''
     wrapper = run.config.get('optim_wrapper') or {}

@@ -13,10 +13,10 @@ from mmengine.config import Config
 
 from medic_mm.apis.run_config import short_path
 from medic_mm.errors import UserError
-from medic_mm.visualization.report.page import Extras, render_page
-from medic_mm.visualization.report.results import Result, find_results, read_result
-from medic_mm.visualization.report.run import NoRunError, Run, read_run
-from medic_mm.visualization.report.settings import compare_settings
+from medic_mm.runs.page import Extras, render_page
+from medic_mm.runs.results import Result, find_results, read_result
+from medic_mm.runs.run import Run, read_run
+from medic_mm.runs.settings import compare_settings
 
 #: The page in the run's folder.
 FILE_NAME = 'report.html'
@@ -30,7 +30,7 @@ def make_report(
     results: Sequence[str | Path] = (),
     root: Path | None = None,
 ) -> Path:
-    """Tell of a run in one HTML page, which needs no network and no other file.
+    """Write the HTML report of a run, which needs no network and no other file.
 
     The run may be finished, going on, or broken off.
 
@@ -55,10 +55,7 @@ def make_report(
     page = Path(out) if out is not None else folder / FILE_NAME
     if page.is_dir():
         raise UserError(f'--out {page} is a folder: give a file')
-    try:
-        run = read_run(folder)
-    except NoRunError as error:
-        raise UserError(str(error)) from error
+    run = read_run(folder)
     base = _base_config(run, config, root)
     extras = Extras(
         base=str(short_path(base)) if base else None,
@@ -123,9 +120,9 @@ def _command(run: Run) -> str:
         return ''
     words = f'python tools/train.py {shlex.quote(str(short_path(run.config_file)))}'
     seed = (run.config.get('randomness') or {}).get('seed')
-    seed_there = 'seed' in run.environment and seed is None
-    option = f' --cfg-options randomness.seed={run.environment["seed"]}'
-    return f'{words} --work-dir NEW_FOLDER{option if seed_there else ""}'
+    drawn = run.environment.get('seed')
+    option = f' --cfg-options randomness.seed={drawn}' if drawn and seed is None else ''
+    return f'{words} --work-dir NEW_FOLDER{option}'
 
 
 def _write(page: Path, text: str) -> None:

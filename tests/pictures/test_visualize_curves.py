@@ -11,15 +11,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from medic_mm.apis.visualize import visualize_curves
-from medic_mm.apis.visualize.curves import batch_size_of
-from medic_mm.visualization.run_curves import Panel
+from medic_mm.runs.charts import Chart
+from medic_mm.runs.run import read_run
 
 CONFIG = """
 launcher = {launcher!r}
 train_dataloader = dict(
     batch_size={batch},
     dataset=dict(type='CustomDataset'))
-raise SystemExit('a config in a run is not to be run')
+work_dir = exit('a config in a run is not to be run')
 """
 
 
@@ -42,8 +42,8 @@ def write_run(
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     seen: list[tuple] = []
     monkeypatch.setattr(
-        'medic_mm.apis.visualize.curves.draw_runs',
-        lambda figure, panels, labels: seen.append((panels, labels)),
+        'medic_mm.pictures.curves.draw_charts',
+        lambda figure, charts, labels: seen.append((charts, labels)),
     )
     return seen
 
@@ -54,8 +54,8 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, root: Path, *words: object) -> Non
     runpy.run_path(str(root / 'tools' / 'visualize.py'), run_name='__main__')
 
 
-def panels_of(drawn: list[tuple]) -> dict[str, Panel]:
-    return {panel.title: panel for panel in drawn[-1][0]}
+def charts_of(drawn: list[tuple]) -> dict[str, Chart]:
+    return {chart.title: chart for chart in drawn[-1][0]}
 
 
 def test_the_tool_draws_what_the_json_lines_say(
@@ -121,15 +121,15 @@ def test_the_batch_is_read_from_the_runs_config_which_is_not_run(
 ) -> None:
     one = write_run(tmp_path / 'one', [1.0], batch=6)
     several = write_run(tmp_path / 'several', [1.0], launcher='pytorch')
-    assert batch_size_of(one) == 6
-    assert batch_size_of(one / '20250101_000000') == 6
+    assert read_run(one).images_per_iteration == 6
+    assert read_run(one / '20250101_000000').images_per_iteration == 6
     # how many processes there were is not written down
-    assert batch_size_of(several) is None
+    assert read_run(several).images_per_iteration is None
     visualize_curves([one, several], tmp_path)
-    curves = panels_of(drawn)['seconds per iteration'].curves
+    curves = charts_of(drawn)['seconds per iteration'].curves
     assert curves == {'one': [(10, 0.5)], 'several': [(10, 0.5)]}
     (one / '20250101_000000' / 'vis_data' / 'config.py').unlink()
-    assert batch_size_of(one) is None
+    assert read_run(one).images_per_iteration is None
 
 
 def test_bad_input_gives_one_sentence(
@@ -140,14 +140,10 @@ def test_bad_input_gives_one_sentence(
 ) -> None:
     run, other = (write_run(tmp_path / name, [1.0]) for name in ('one', 'two'))
     silent = write_run(tmp_path / 'silent', [])
-    broken = write_run(tmp_path / 'broken', [1.0, 2.0])
-    log = broken / '20250101_000000' / 'vis_data' / 'scalars.json'
-    log.write_text('nothing\n' + log.read_text())
     out = tmp_path / 'out'
     cases = {
-        (tmp_path / 'none', '--out', out): f'{tmp_path}/none has no scalars of a run',
+        (tmp_path / 'none', '--out', out): f"folder '{tmp_path}/none' does not exist",
         (silent, '--out', out): f'the logs of {silent} have no losses',
-        (broken, '--out', out): f'line 1 of {log} is no JSON record',
         (run, '--out', tmp_path / 'a.txt'): 'give a folder, or a file ending in .png',
         (run, run, '--out', out): "two runs are called 'one'",
         (run, other, '--out', out, '--labels', 'x'): '--labels has 1 names for 2 runs',
@@ -162,3 +158,13 @@ def test_bad_input_gives_one_sentence(
         assert error.startswith('error: ')
         assert error.count('\n') == 1
     assert not out.exists()
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / 'one', [1.0, float('nan'), 2.0])
+    log = run / '20250101_000000' / 'vis_data' / 'scalars.json'
+    log.write_text('nothing\n' + log.read_text())
+    assert visualize_curves([run], tmp_path / 'out').notes == [
+        'one: 1 line(s) of the scalars cannot be read.',
+        'one: NaN or infinite values are left out of loss, loss_a.',
+    ]

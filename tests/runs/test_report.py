@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 from report_page import Page
 from written_runs import WrittenRun, finished_run, settings
 
-from medic_mm.apis.report import make_report
-from medic_mm.visualization.curves import read_curves
-from medic_mm.visualization.report.page import MOST_PANELS
-from medic_mm.visualization.report.run import read_run
+from medic_mm.runs.page import MOST_PANELS
+from medic_mm.runs.report import make_report
+from medic_mm.runs.run import read_run
 
 
 def page_of(folder: Path, **kwargs) -> Page:
@@ -31,7 +31,8 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert page.text.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert 'script' not in page.names
     for link in page.links:
-        assert link.startswith(('#', 'data:image/png;base64,')), link
+        kinds = ('#', 'data:image/png;base64,', 'data:image/svg+xml;base64,')
+        assert link.startswith(kinds), link
     for word in ('http:', 'https:', '@import', 'url('):
         assert word not in page.text
     assert {link[1:] for link in page.links if link[0] == '#'} == set(page.ids)
@@ -61,9 +62,11 @@ def test_the_summary(tmp_path: Path) -> None:
 def test_curves_are_the_scalars(tmp_path: Path) -> None:
     finished_run(tmp_path)
     curves = read_run(tmp_path).curves
-    logged = read_curves(tmp_path)
-    position = {name: logged.pop(name) for name in ('epoch', 'iter') if name in logged}
-    assert len(position) == 2
+    logged: dict[str, list] = {}
+    for file in tmp_path.glob('*/vis_data/scalars.json'):
+        for record in map(json.loads, file.read_text().splitlines()):
+            for name in record.keys() - {'step', 'epoch', 'iter'}:
+                logged.setdefault(name, []).append((record['step'], record[name]))
     assert curves == logged
     tables = page_of(tmp_path).tables
     loss = dict(curves['raw_token'])
@@ -92,7 +95,6 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
     for step in (25, 30, 35):
         second.scalars(step, loss=9.0, iter=step)
     curve = read_run(tmp_path).curves['loss']
-    assert curve == read_curves(tmp_path)['loss']
     assert [s for s, v in curve if v == 9.0] == [25, 30, 35]
     assert [s for s, _ in curve] == [5, 10, 15, 20, 25, 30, 35]
 
@@ -110,7 +112,7 @@ def test_knn_table(tmp_path: Path) -> None:
 def test_panels_newest_first_and_not_too_many(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     run.panel(2, (9, 8, 7))
-    images = page_of(tmp_path).images
+    images = page_of(tmp_path).panels
     colours = []
     for image in images:
         data = base64.b64decode(image['src'].partition(',')[2])
@@ -120,9 +122,9 @@ def test_panels_newest_first_and_not_too_many(tmp_path: Path) -> None:
     for epoch in range(5, 40):
         run.panel(epoch)
     page = page_of(tmp_path)
-    assert len(page.images) == MOST_PANELS
-    assert 'after epoch 39:' in page.images[0]['alt']
-    assert 'after epoch 2:' in page.images[-1]['alt']
+    assert len(page.panels) == MOST_PANELS
+    assert 'after epoch 39:' in page.panels[0]['alt']
+    assert 'after epoch 2:' in page.panels[-1]['alt']
     assert f'{MOST_PANELS} of 37 panels are shown.' in page.text
 
 
@@ -176,8 +178,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     base = tmp_path / 'base.py'
     base.write_text(f'evil = {evil[:20]!r}')
     page = page_of(folder, config=base)
-    assert {'script', 'img', 'i', 'b'} & page.names == set()
-    assert page.text.count('alert(&quot;1&quot;)') >= 8
+    assert {'script', 'i', 'b'} & page.names == set()
+    assert all(image['src'].startswith('data:image/') for image in page.images)
+    assert page.text.count('alert(&#34;1&#34;)') >= 8
 
 
 def test_results_are_found(tmp_path: Path) -> None:
@@ -241,12 +244,12 @@ def test_warnings_stand_on_the_page(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     page = page_of(tmp_path)
     assert page.kinds == []
-    assert 'Nothing was found that spoils the results.' in page.text
+    assert 'No problems found.' in page.text
     run.say('training diverged: at iteration 3, loss=nan', 'ERROR')
     run.say('2 of 6 training images were unreadable and skipped: a', 'WARNING')
     page = page_of(tmp_path)
     assert page.kinds == ['nan', 'skipped']
-    assert 'Nothing was found' not in page.text
+    assert 'No problems found' not in page.text
 
 
 def test_a_run_that_started_just_now(tmp_path: Path) -> None:
@@ -263,6 +266,35 @@ def test_a_run_that_started_just_now(tmp_path: Path) -> None:
     run.say('Config', wait=1)
     (tmp_path / 'tiny.py').write_text('model = dict(')
     assert 'A run: 0 epochs' in page_of(tmp_path).text
+
+
+def test_a_run_that_was_killed_early(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path)
+    run.log.write_text('')  # no environment block, and so no seed
+    config = settings()
+    del config['randomness']
+    text = f'{Config(config).pretty_text}\n'
+    (tmp_path / 'tiny.py').write_text(text)
+    page = page_of(tmp_path)
+    assert 'environment' in page.kinds
+    assert '--work-dir NEW_FOLDER<' in page.text
+
+
+def test_a_config_in_a_run_is_not_run(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    trap = f'open({str(tmp_path / "trap")!r}, "w")'
+    for text in (f'import os\n{trap}\n', f'model = dict(type={trap})\n'):
+        for path in (tmp_path / 'tiny.py', run.data / 'config.py'):
+            path.write_text(text)
+        page = page_of(tmp_path)
+        assert not (tmp_path / 'trap').exists()
+        assert ('config' in page.kinds) == text.startswith('import')
+
+
+def test_one_start_of_a_run_has_a_page(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    page = page_of(tmp_path / '20260102_030405')
+    assert '4 of 4 epochs in 90 s, finished.' in page.text
 
 
 def test_another_backend_is_named(tmp_path: Path) -> None:
@@ -311,7 +343,6 @@ def test_bad_input_gives_one_sentence(
         (torn,): f"folder '{torn}' is a file",
         (empty,): f'{empty} holds no run: give the work folder of tools/train.py',
         (tmp_path / 'runs',): f'holds no run itself: give one of {run}',
-        (run / '20260102_030405',): 'is one start of a run: give the folder that',
         (run, '--out', empty): f'--out {empty} is a folder: give a file',
         (run, '--out', torn / 'a.html'): f'--out {torn}/a.html cannot be written',
         (run, '--config', 'none.py'): "--config: config 'none.py' does not exist",

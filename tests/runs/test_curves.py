@@ -6,7 +6,9 @@ from itertools import pairwise
 import pytest
 from matplotlib.figure import Figure
 
-from medic_mm.visualization import draw_curves, read_curves
+from medic_mm.errors import UserError
+from medic_mm.runs.charts import draw_curves
+from medic_mm.runs.run import read_run
 
 
 def write(folder, run, records):
@@ -33,7 +35,7 @@ def test_a_resumed_run_continues_and_overrides(tmp_path):
         '20250101_010000',
         [{'loss': 1.5, 'step': 30}, {knn: 40.0, 'step': 2}, {'note': 'x', 'step': 40}],
     )
-    assert read_curves(tmp_path) == {
+    assert read_run(tmp_path).curves == {
         knn: [(0, 12.0), (2, 40.0)],
         'loss': [(10, 3.0), (20, 2.0), (30, 1.5)],
         'lr': [(10, 1e-3)],
@@ -41,26 +43,24 @@ def test_a_resumed_run_continues_and_overrides(tmp_path):
 
 
 def test_a_folder_without_a_log_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f'{tmp_path} has no scalars'):
-        read_curves(tmp_path)
+    with pytest.raises(UserError, match=f'{tmp_path} holds no run'):
+        read_run(tmp_path)
 
 
 def test_a_run_that_starts_over_leaves_nothing_of_the_one_before(tmp_path):
     write(tmp_path, '1', [{'loss': 3.0, 'step': 10}, {'loss': 2.0, 'step': 20}])
     write(tmp_path, '2', [{'loss': 9.0, 'step': 10}, {'loss': 8.0, 'step': 15}])
-    assert read_curves(tmp_path) == {'loss': [(10, 9.0), (15, 8.0)]}
-    assert read_curves(tmp_path / '1') == {'loss': [(10, 3.0), (20, 2.0)]}
+    assert read_run(tmp_path).curves == {'loss': [(10, 9.0), (15, 8.0)]}
+    assert read_run(tmp_path / '1').curves == {'loss': [(10, 3.0), (20, 2.0)]}
 
 
-def test_a_torn_last_line_is_dropped_and_another_is_named(tmp_path):
+def test_torn_lines_are_counted(tmp_path):
     write(tmp_path, '1', [{'loss': 3.0, 'step': 10}, {'loss': 2.0, 'step': 20}])
     log = tmp_path / '1' / 'vis_data' / 'scalars.json'
-    whole = log.read_text()
-    log.write_text(whole + '{"loss": 1.0, "st')
-    assert read_curves(tmp_path) == {'loss': [(10, 3.0), (20, 2.0)]}
-    log.write_text('{"loss": 1.0, "st\n' + whole)
-    with pytest.raises(ValueError, match=f'line 1 of {log} is no JSON record'):
-        read_curves(tmp_path)
+    log.write_text('nothing\n' + log.read_text() + '{"loss": 1.0, "st')
+    run = read_run(tmp_path)
+    assert run.curves == {'loss': [(10, 3.0), (20, 2.0)]}
+    assert run.torn == 2
 
 
 @pytest.mark.parametrize('how', [{}, {'log': True}, {'from_zero': True}])

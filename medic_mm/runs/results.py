@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medic_mm.errors import UserError
+from medic_mm.runs.run import read_run
+
+_ACCURACY = re.compile(r'knn/(?P<features>\w+?)_top1_k(?P<k>\d+)')
 _NAMES = {'cls': 'class token', 'mean': 'mean patch token', 'pixels': 'pixels'}
 
 
@@ -28,6 +33,15 @@ class Result:
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Columns whose cells are all numbers."""
+        return [
+            column
+            for column in range(1, len(self.heads))
+            if all(_is_number(row[column]) for row in self.rows)
+        ]
 
 
 def find_results(folder: Path, places: Iterable[Path] = ()) -> list[Result]:
@@ -78,6 +92,50 @@ def read_result(path: Path) -> Result | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A k-NN accuracy.
+
+    Attributes:
+        features: ``'cls'`` (class token) or ``'mean'`` (mean patch token).
+        k: Number of neighbours.
+        top1: In percent.
+        before: The same of the network before training, where it was measured.
+    """
+
+    features: str
+    k: int
+    top1: float
+    before: float | None
+
+
+def read_accuracies(checkpoint: Path, step: int | None) -> list[Accuracy]:
+    """k-NN accuracies of a checkpoint, as ``KNNHook`` logged them in its run.
+
+    Args:
+        checkpoint: The file, in the folder of its run.
+        step: Its epoch, or iteration where k-NN counts these: numbers of other steps
+            are another network's. None: unknown, so there are none.
+    """
+    if step is None:
+        return []
+    try:
+        curves = read_run(checkpoint.parent).curves
+    except UserError:  # a checkpoint that was taken out of its run
+        return []
+    accuracies = []
+    for name, points in curves.items():
+        parts, values = _ACCURACY.fullmatch(name), dict(points)
+        if parts and step in values:
+            features, k = parts['features'], int(parts['k'])
+            accuracies.append(Accuracy(features, k, values[step], values.get(0)))
+    return accuracies
+
+
+def _is_number(text: str) -> bool:
+    return text == '' or text.replace('.', '', 1).replace('-', '', 1).isdecimal()
 
 
 def _is_of(path: Path, folder: Path) -> bool:
