@@ -26,3 +26,7 @@ class FileError(UserError, RuntimeError):
 
 class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that does not exist."""
+
+
+class DiskError(UserError, OSError):
+    """A disk that is full, cannot be written to, or is not shared by all processes."""

@@ -10,19 +10,20 @@ from mmengine.dataset import BaseDataset
 from torch.utils.data import Dataset
 
 from medic_mm.datasets.transforms.fixed_view import FixedView
+from medic_mm.errors import UserError
 
 
 def innermost_dataset(dataset: Any) -> BaseDataset:
     """The data set with the pipeline, inside ``RepeatDataset`` and its like.
 
     Raises:
-        ValueError: where there is none, or several, whose indices would collide.
+        UserError: where there is none, or several, whose indices would collide.
     """
     inner = dataset
     while not hasattr(inner, 'pipeline') and hasattr(inner, 'dataset'):
         inner = inner.dataset
     if not isinstance(inner, BaseDataset):
-        raise ValueError(
+        raise UserError(
             f'the teacher cache needs one mmengine.BaseDataset, but the training data '
             f'are a {type(inner).__name__}: fixed views are counted by the index in '
             'one data set'
@@ -34,12 +35,12 @@ def fixed_view_position(dataset: BaseDataset) -> int:
     """Index of ``FixedView`` in the pipeline of ``dataset``.
 
     Raises:
-        ValueError: where there is none, or more than one.
+        UserError: where there is none, or more than one.
     """
     transforms = dataset.pipeline.transforms
     found = [i for i, t in enumerate(transforms) if isinstance(t, FixedView)]
     if len(found) != 1:
-        raise ValueError(
+        raise UserError(
             f'the training pipeline has {len(found)} FixedView but the teacher cache '
             'needs exactly one: wrap all random augmentations in '
             "dict(type='medic_mm.FixedView', transforms=[...])"

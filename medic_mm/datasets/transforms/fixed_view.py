@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
 
+from medic_mm.checks import require_number
 from medic_mm.registry import TRANSFORMS
 
 
@@ -84,10 +85,8 @@ class FixedView(BaseTransform):
         num_views: int = 1,
         seed: int = 0,
     ) -> None:
-        if num_views < 1:
-            raise ValueError(f'num_views={num_views} of FixedView must be 1 or more')
-        if seed < 0:
-            raise ValueError(f'seed={seed} of FixedView must be 0 or more')
+        require_number(self, 'num_views', num_views, low=1, integer=True)
+        require_number(self, 'seed', seed, low=0, integer=True)
         self.wrapped = Compose(transforms)
         self.num_views = num_views
         self.seed = seed

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from medic_mm.errors import FileError
+
 #: Largest deviation of a recomputed value, as a part of itself plus the root mean
 #: square of its token or row of attention. Wide enough for float16 and for another
 #: device's reduced precision, far too narrow for another crop or other weights.
@@ -21,6 +23,7 @@ def require_agreement(
     fresh: Sequence[Tensor | None],
     names: Sequence[tuple[int, int]],
     path: Path,
+    is_new: bool = False,
 ) -> None:
     """Compare tensors of a cache with those of its teacher.
 
@@ -29,9 +32,10 @@ def require_agreement(
         fresh: The teacher's, likewise.
         names: Image and view of each of the B.
         path: Name of the cache, for the message.
+        is_new: Whether it was filled just now, so that its cause is in this run.
 
     Raises:
-        RuntimeError: where they deviate; names images and views.
+        FileError: where they deviate; names images and views.
     """
     agrees = [True] * len(names)
     for ours, theirs in zip(stored, fresh, strict=True):
@@ -41,11 +45,15 @@ def require_agreement(
     checked = zip(names, agrees, strict=True)
     wrong = [f'image {i} view {v}' for (i, v), good in checked if not good]
     if wrong:
-        raise RuntimeError(
+        remedy = (
+            'a random transform stands outside FixedView: move it inside'
+            if is_new
+            else f'remove {path.with_suffix(".*")} to fill it again; if that does not '
+            'help, a random transform stands outside FixedView'
+        )
+        raise FileError(
             f'the teacher cache {path} disagrees with the teacher for '
-            f'{", ".join(wrong)} ({len(wrong)} of {len(names)} checked): remove '
-            f'{path.with_suffix(".*")} to fill it again; if that does not help, a '
-            'random transform stands outside FixedView'
+            f'{", ".join(wrong)} ({len(wrong)} of {len(names)} checked): {remedy}'
         )
 
 

@@ -29,10 +29,13 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from medic_mm.checks import require_number
 from medic_mm.datasets.view_rows import RowCollate, ViewRows, innermost_dataset
 from medic_mm.engine.hooks.teacher_cache_check import require_agreement
 from medic_mm.engine.hooks.teacher_cache_key import cache_key, dataset_config, describe
+from medic_mm.engine.hooks.teacher_cache_space import make_folder, require_space
 from medic_mm.engine.randomness import preserved_randomness
+from medic_mm.errors import DiskError, UserError
 from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers.cached import CachedTeacher
 from medic_mm.models.teachers.token_file import (
@@ -60,7 +63,8 @@ class TeacherCacheHook(Hook):
     model's preprocessor and the teacher (in float32, whatever the precision of
     training, so that all runs can share the file); every process does an equal part.
     The file gets its name only when it is complete, on the disk and checked. An
-    interrupted build leaves a ``.partial`` file, which is never used, and starts anew.
+    build that is killed leaves a ``.partial`` file, which is never used: the next one
+    starts anew, and names it.
 
     The check, also of a file that was there, computes a few samples afresh. It finds
     changed data or weights that the key does not see, and random transforms outside
@@ -72,9 +76,9 @@ class TeacherCacheHook(Hook):
         verify_samples: Samples to check; 0 for none.
 
     Raises:
-        ValueError: where the model, the data or the config do not allow a cache.
-        RuntimeError: where a cache does not agree with the teacher.
-        OSError: where the disk is too small.
+        UserError: where the model, the data or the config do not allow a cache.
+        FileError: where a cache does not agree with the teacher.
+        DiskError: where the disk is too small, or not shared by all processes.
     """
 
     priority = 'HIGH'
@@ -85,6 +89,11 @@ class TeacherCacheHook(Hook):
         num_workers: int | None = None,
         verify_samples: int = 8,
     ) -> None:
+        if batch_size is not None:
+            require_number(self, 'batch_size', batch_size, low=1, integer=True)
+        if num_workers is not None:
+            require_number(self, 'num_workers', num_workers, low=0, integer=True)
+        require_number(self, 'verify_samples', verify_samples, low=0, integer=True)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.verify_samples = verify_samples
@@ -117,16 +126,17 @@ class TeacherCacheHook(Hook):
                 self._fill(partial, training)
                 barrier()
                 cached.attach(partial, key, views.num_views)
-                self._verify(path, training)
+                self._verify(path, training, is_new=True)
         elif not path.exists():
-            raise OSError(
-                f'cache_dir={cached.cache_dir} of CachedTeacher is not on a file '
-                f'system that all processes share: process {get_rank()} has no {path}'
+            raise DiskError(
+                f'cache_dir={str(cached.cache_dir)!r} of CachedTeacher is not on a '
+                f'file system that all processes share, process {get_rank()} has no '
+                f'{path}: set it to a folder that they all see'
             )
         else:
             logger.info('Teacher cache %s is there: no need to fill it.', path)
             cached.attach(path, key, views.num_views)
-            self._verify(path, training)
+            self._verify(path, training, is_new=False)
         _report_gaps(cached.filled, views, logger)
 
     def _fill(self, path: Path, training: _Training) -> None:
@@ -151,11 +161,14 @@ class TeacherCacheHook(Hook):
                     )
                 progress.advance(loader.batch_size)
 
-    def _verify(self, path: Path, training: _Training) -> None:
+    def _verify(self, path: Path, training: _Training, is_new: bool) -> None:
         """Compare a few rows of the attached file, to be named ``path``, afresh."""
         candidates = training.cached.filled.nonzero()[:, 0].numpy()
         if not len(candidates):
-            raise RuntimeError('none of the training images could be read')
+            raise UserError(
+                'none of the training images could be read, so that there is nothing '
+                'to train on: check data_root and data_prefix of train_dataloader'
+            )
         count = min(self.verify_samples, len(candidates))
         if count == 0:
             return
@@ -165,14 +178,21 @@ class TeacherCacheHook(Hook):
         collate = RowCollate(training.runner.train_dataloader.collate_fn)
         found, data = collate([views[i] for i in range(count)])
         if len(found) < count:
-            raise RuntimeError(
-                f'{count - len(found)} images that could be read when the teacher '
-                f'cache {path} was filled cannot be read now'
+            raise UserError(
+                f'{count - len(found)} of {count} images that could be read when the '
+                f'teacher cache {path} was filled cannot be read now: make them '
+                'readable again'
+                + (
+                    ''
+                    if is_new
+                    else f', or remove {path.with_suffix(".*")} to fill '
+                    'it again without them'
+                )
             )
         stored = training.encode(training.cached, data)
         fresh = training.encode(training.cached.teacher, data)
         names = [divmod(row, views.num_views) for row in found]
-        require_agreement(stored, fresh, names, path)
+        require_agreement(stored, fresh, names, path, is_new)
         training.runner.logger.info('%d rows of the teacher cache were checked.', count)
 
 
@@ -193,7 +213,7 @@ class _Training:
         batch = preprocessor(data, True)
         images, samples = batch['inputs'], batch['data_samples']
         if not isinstance(images, Tensor):
-            raise ValueError(
+            raise UserError(
                 'the teacher cache needs one image a sample, but the preprocessor '
                 f'returns a {type(images).__name__}'
             )
@@ -212,20 +232,20 @@ def find_cached_teacher(model: nn.Module) -> CachedTeacher | None:
     """The model's ``CachedTeacher``; None where the model has no teacher at all.
 
     Raises:
-        ValueError: where the teacher is another one, or not loaded.
+        UserError: where the teacher is another one, or not loaded.
     """
     found = [part for part in model.modules() if isinstance(part, CachedTeacher)]
     teacher = getattr(model, 'target_generator', None)
     if not found and teacher is None:
         return None
     if len(found) != 1:
-        raise ValueError(
+        raise UserError(
             f'TeacherCacheHook needs one CachedTeacher in the model but finds '
             f"{len(found)}: set target_generator=dict(type='medic_mm.CachedTeacher', "
             'teacher=dict(...)), or drop the hook'
         )
     if not found[0].ready:
-        raise ValueError(
+        raise UserError(
             "the teacher of CachedTeacher has no weights: the model's init_weights "
             'must reach it'
         )
@@ -243,6 +263,8 @@ def _new_file(path: Path, description: dict, logger: MMLogger) -> Iterator[Path]
     shared = [path.with_suffix(f'.{uuid.uuid4().hex[:8]}.partial')]
     broadcast_object_list(shared)
     partial = shared[0]
+    if is_main_process():
+        make_folder(path.parent)
     try:
         if is_main_process():
             _lay_out(partial, path, description, logger)
@@ -260,7 +282,6 @@ def _new_file(path: Path, description: dict, logger: MMLogger) -> Iterator[Path]
 
 def _lay_out(partial: Path, path: Path, description: dict, logger: MMLogger) -> None:
     """Create the file to fill, after saying how large it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     layout = (
         description['shape'],
         description['dtype'],
@@ -276,14 +297,7 @@ def _lay_out(partial: Path, path: Path, description: dict, logger: MMLogger) -> 
         size,
         size / 1e9,
     )
-    if size > free:
-        raise OSError(
-            f'the teacher cache needs {size / 1e9:.3g} GB but {path.parent} has '
-            f'{free / 1e9:.3g} GB free: set cache_dir of CachedTeacher to a larger '
-            'disk, or use fewer views'
-        )
-    for old in path.parent.glob('*.partial'):
-        logger.warning('%s is of an interrupted or a running build.', old)
+    require_space(path.parent, size, free, logger)
     create_token_file(partial, *layout)
 
 

@@ -15,6 +15,7 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor, nn
 
 from medic_mm.datasets.view_rows import fixed_view_position
+from medic_mm.errors import UserError
 from medic_mm.models.teachers.cached import CachedTeacher
 
 
@@ -22,14 +23,14 @@ def dataset_config(config: Mapping) -> Mapping:
     """Config of the innermost training data set.
 
     Raises:
-        ValueError: where the data set was not given as a config.
+        UserError: where the data set was not given as a config.
     """
     node: Any = config.get('train_dataloader', {})
     node = node.get('dataset') if isinstance(node, Mapping) else None
     while isinstance(node, Mapping) and 'pipeline' not in node and 'dataset' in node:
         node = node['dataset']
     if not isinstance(node, Mapping) or 'pipeline' not in node:
-        raise ValueError(
+        raise UserError(
             "the teacher cache takes its key from the data set's config: give "
             'train_dataloader.dataset with its pipeline as a config, and build the '
             'Runner with Runner.from_cfg'
@@ -45,7 +46,7 @@ def describe(
     fixed_view = dataset.pipeline.transforms[position]
     preprocessor = model.data_preprocessor
     if not hasattr(preprocessor, 'mean'):
-        raise ValueError(
+        raise UserError(
             'the teacher needs the mean and std that normalised its input: set them '
             'in data_preprocessor'
         )
@@ -85,7 +86,7 @@ def plain(value: Any) -> Any:
     Arrays become their SHA-256, classes and functions their names.
 
     Raises:
-        ValueError: for an object whose text is its memory address.
+        UserError: for an object whose text is its memory address.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -102,7 +103,7 @@ def plain(value: Any) -> Any:
         return f'{value.__module__}.{value.__qualname__}'
     text = repr(value)
     if ' at 0x' in text:
-        raise ValueError(
+        raise UserError(
             f'{text} cannot be part of the key of a teacher cache: give it as a config '
             'dict'
         )

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
 from medic_mm.models.teachers.token_file import DTYPES, TokenTable, read_token_file
 from medic_mm.registry import MODELS
@@ -55,7 +57,7 @@ class CachedTeacher(nn.Module):
         attention: Keep the teacher's attention ``(L, L)`` of each view too.
 
     Raises:
-        ValueError: for an unknown ``dtype``.
+        UserError: for an unknown ``dtype``, or an ``in_memory_gb`` below 0.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class CachedTeacher(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
-            raise ValueError(
+            raise UserError(
                 f"dtype={dtype!r} of CachedTeacher is unknown: use 'float16' or "
                 "'float32'"
             )
+        require_number(self, 'in_memory_gb', in_memory_gb, low=0, infinite=True)
         built = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         # a tuple hides the teacher from nn.Module's registration
         self._held = (built,)
@@ -114,12 +117,12 @@ class CachedTeacher(nn.Module):
         """Answer from the file ``path``: row ``i * num_views + v`` is image i's view v.
 
         Raises:
-            RuntimeError: where the file is torn, has another key, or lacks attention.
+            FileError: where the file is torn, has another key, or lacks attention.
         """
         in_memory = path.stat().st_size <= self.in_memory_gb * 1e9
         table = read_token_file(path, key, in_memory)
         if self.attention and table.attention is None:
-            raise RuntimeError(
+            raise FileError(
                 f'the teacher cache {path} has no attention, but CachedTeacher has '
                 'attention=True: remove it to build it anew'
             )
@@ -148,12 +151,12 @@ class CachedTeacher(nn.Module):
             float32 tokens, and attention, on the device of ``images``.
 
         Raises:
-            RuntimeError: where no cache is attached, or an image is not in it.
-            ValueError: where attention is asked for that is not kept, or a meta key is
+            FileError: where no cache is attached, or an image is not in it.
+            UserError: where attention is asked for that is not kept, or a meta key is
                 missing.
         """
         if attention and not self.attention:
-            raise ValueError(
+            raise UserError(
                 'this CachedTeacher keeps no attention: set attention=True in its '
                 'config (evolved masks need it); the next training fills a cache with '
                 'it'
@@ -170,7 +173,7 @@ class CachedTeacher(nn.Module):
 
     def _attached(self) -> TokenTable:
         if self._table is None:
-            raise RuntimeError(
+            raise FileError(
                 'CachedTeacher has no cache yet: add '
                 "dict(type='medic_mm.TeacherCacheHook') to custom_hooks, which fills "
                 'it before training'
@@ -185,18 +188,25 @@ class CachedTeacher(nn.Module):
         except AttributeError:
             rows = []
         if not rows:
-            raise ValueError(
+            raise UserError(
                 'CachedTeacher needs the index and the view of each image: put '
                 'FixedView around the random augmentations and set '
                 "dict(type='PackInputs', meta_keys=('sample_idx', 'view'))"
             )
         index = torch.tensor(rows, dtype=torch.long)
         # all on the CPU, so these checks do not wait for the device
-        if max(rows) >= len(filled) or not filled[index].all():
-            raise RuntimeError(
+        if min(rows) < 0 or max(rows) >= len(filled):
+            raise FileError(
                 f'the batch has an image that is not among the {len(filled)} rows of '
                 'the teacher cache: it holds readable training images only; for others '
                 'call the teacher itself'
+            )
+        if not filled[index].all():
+            image = rows[int((~filled[index]).nonzero()[0])] // views
+            raise FileError(
+                f'image {image} of the training set could not be read when the teacher '
+                f'cache was filled, which holds readable training images only: remove '
+                f'the cache in cache_dir={str(self.cache_dir)!r} to fill it again'
             )
         return index
 

@@ -13,6 +13,7 @@ batch takes. ``safetensors`` itself writes whole tensors only.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -25,7 +26,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from medic_mm.errors import DiskError, FileError, UserError
+
 DTYPES = {'float16': torch.float16, 'float32': torch.float32}
+_NAMES = ('tokens', 'attention', 'filled')
 _CODES = {'float16': 'F16', 'float32': 'F32'}
 _TYPES = {'F16': torch.float16, 'F32': torch.float32, 'BOOL': torch.bool}
 
@@ -103,6 +107,7 @@ class TokenWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        self._folder = path.parent
         # unbuffered: a buffer would write back what others wrote in between
         self._file = path.open('r+b', buffering=0)
         length = int.from_bytes(self._file.read(8), 'little')
@@ -123,13 +128,14 @@ class TokenWriter:
         """Store ``tokens (B, 1 + L, D)`` and ``attention (B, L, L)`` as ``rows``.
 
         Raises:
-            ValueError: for another shape, values that the file's dtype cannot hold, or
+            UserError: for another shape, values that the file's dtype cannot hold, or
                 attention that is missing or has no place in the file.
+            DiskError: where the disk has become full.
         """
         given = {'tokens': tokens, 'attention': attention}
         values = {name: value for name, value in given.items() if value is not None}
         if values.keys() != self._parts.keys() - {'filled'}:
-            raise ValueError(
+            raise UserError(
                 'the teacher returned no attention: attention=True of CachedTeacher '
                 'needs a teacher that has it'
                 if attention is None
@@ -148,7 +154,16 @@ class TokenWriter:
 
     def _put(self, data: bytes, offset: int) -> None:
         while data:
-            written = os.pwrite(self._file.fileno(), data, offset)
+            try:
+                written = os.pwrite(self._file.fileno(), data, offset)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise DiskError(
+                    f'the disk of the teacher cache became full while it was filled '
+                    f'({error.strerror}): make room in {self._folder}, or set '
+                    'cache_dir of CachedTeacher to a larger disk'
+                ) from error
             data, offset = data[written:], offset + written
 
     def __enter__(self) -> TokenWriter:
@@ -167,17 +182,18 @@ class TokenWriter:
 
 def _as_stored(name: str, values: Tensor, part: _Part, count: int) -> Tensor:
     if tuple(values.shape) != (count, *part.shape):
-        raise ValueError(
+        raise UserError(
             f'the teacher returned {name} of shape {tuple(values.shape)} where its '
             f'grid and embed_dims promise {(count, *part.shape)}'
         )
     stored = values.to('cpu', part.dtype).contiguous()
     if not stored.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f'teacher outputs of magnitude {values.abs().max():g} do not fit into '
             f"{part.dtype}: set dtype='float32' of CachedTeacher"
             if values.isfinite().all()
-            else 'the teacher returned values that are not finite'
+            else 'the teacher returned values that are not finite: check its weights, '
+            'and mean and std of data_preprocessor'
         )
     return stored
 
@@ -192,22 +208,32 @@ def read_token_file(path: Path, key: str, in_memory: bool) -> TokenTable:
             only the rows that are asked for are read.
 
     Raises:
-        RuntimeError: where the file is torn, or has another key.
+        FileError: where the file is torn, or has another key or other contents.
     """
     try:
         with safe_open(path, framework='pt') as file:
             names = file.keys()
             parts = {name: file.get_tensor(name) for name in names}
             found = (file.metadata() or {}).get('key')
-    except (SafetensorError, OSError) as error:
-        raise RuntimeError(
+    except SafetensorError as error:
+        raise FileError(
             f'the teacher cache {path} cannot be read ({error}): remove it to build it '
             'anew'
         ) from error
+    except OSError as error:
+        raise FileError(
+            f"the teacher cache {path} cannot be read ({error}): see to the file's "
+            'permissions and its disk'
+        ) from error
     if found != key:
-        raise RuntimeError(
+        raise FileError(
             f'the teacher cache {path} has the key {found} in place of {key}: remove '
             'it to build it anew'
+        )
+    rows = {len(values) for values in parts.values()}
+    if not {'tokens', 'filled'} <= parts.keys() <= {*_NAMES} or len(rows) != 1:
+        raise FileError(
+            f'{path} is not a teacher cache: remove it to build one in its place'
         )
     # get_tensor maps the file; a copy is what brings it into memory
     copied = parts if in_memory else ('filled',)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import json
 import os
@@ -19,10 +20,12 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medic_mm.engine.hooks import teacher_cache_hook
+from medic_mm.errors import DiskError, FileError, UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher, TeacherOutput
 from medic_mm.models.teachers.base import seeded_construction
 from medic_mm.registry import MODELS, TRANSFORMS
@@ -425,8 +428,10 @@ def test_a_corrupted_row_of_attention_is_named(config: dict) -> None:
 
 def test_a_random_transform_outside_is_found(config: dict) -> None:
     pipeline_of(config).insert(2, dict(type='ColorJitter', brightness=0.5))
-    with pytest.raises(RuntimeError, match='random transform stands outside FixedView'):
+    words = 'random transform stands outside FixedView: move it inside'
+    with pytest.raises(FileError, match=words) as info:
         train(config)
+    assert 'remove' not in str(info.value), 'there is no file to remove'
     assert cache_files(config) == []
 
 
@@ -464,9 +469,107 @@ def test_a_full_disk_is_seen_before_filling(
 ) -> None:
     usage = teacher_cache_hook.shutil.disk_usage('/')._replace(free=100)
     monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', lambda path: usage)
-    with pytest.raises(OSError, match='set cache_dir of CachedTeacher'):
+    with pytest.raises(DiskError, match='set cache_dir of CachedTeacher'):
         train(config)
     assert cache_files(config) == []
+
+
+def test_what_a_killed_fill_left_is_named_where_the_disk_is_full(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And doing what the sentence says is enough."""
+    folder = Path(config['model']['target_generator']['cache_dir'])
+    folder.mkdir()
+    leftover = folder / 'CustomDataset-0.0123abcd.partial'
+    leftover.write_bytes(bytes(100_000))
+    usage = teacher_cache_hook.shutil.disk_usage('/')
+
+    def disk_usage(path: Path) -> object:
+        return usage._replace(free=100 if leftover.exists() else 100_000)
+
+    monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', disk_usage)
+    with pytest.raises(DiskError, match=r'remove .*0123abcd\.partial') as info:
+        train(config)
+    assert f'remove {leftover} (0.000102 GB)' in str(info.value)
+    assert 'larger disk' not in str(info.value)
+    assert cache_files(config) == [leftover]
+    leftover.unlink()
+    train(config)
+
+
+def test_a_leftover_too_small_to_help_is_named_beside_a_larger_disk(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(config['model']['target_generator']['cache_dir'])
+    folder.mkdir()
+    # laid out, but nothing is on the disk yet
+    with (folder / 'x.partial').open('wb') as file:
+        file.write(b'0')
+        file.truncate(10**9)
+    usage = teacher_cache_hook.shutil.disk_usage('/')._replace(free=-(10**6))
+    monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(DiskError, match=r'larger disk, .*x\.partial.* not enough'):
+        train(config)
+
+
+def test_a_disk_that_becomes_full_while_filling(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pwrite(*_: object) -> int:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'pwrite', pwrite)
+    with pytest.raises(DiskError, match=r'became full .* make room in .*cache, or set'):
+        train(config)
+    assert cache_files(config) == []
+
+
+def test_a_cache_dir_that_is_a_file(config: dict) -> None:
+    path = Path(config['model']['target_generator']['cache_dir'])
+    path.write_text('here is a file')
+    with pytest.raises(DiskError, match=r"cache_dir='.*cache' .* \(File exists\): set"):
+        train(config)
+
+
+def test_an_image_that_can_be_read_again_names_the_remedy(config: dict) -> None:
+    pipeline_of(config).insert(1, dict(type='medic_mm.CacheTestDrop'))
+    runner = train(config)
+    sample = DataSample(metainfo=dict(sample_idx=3, view=0))
+    images = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(FileError, match=r'image 3 .* remove the cache in cache_dir='):
+        cached_teacher(runner)(images, None, None, [sample])
+
+
+def test_images_that_cannot_be_read_any_more(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline_of(config).insert(1, dict(type='medic_mm.CacheTestDrop'))
+    config['custom_hooks'][0]['verify_samples'] = 2 * IMAGES
+    keep = CacheTestDrop.transform
+    monkeypatch.setattr(CacheTestDrop, 'transform', lambda _, results: results)
+    train(config)
+    monkeypatch.setattr(CacheTestDrop, 'transform', keep)
+    path = cache_file(config)
+    with pytest.raises(UserError, match=r'2 of 20 images .* or remove .* without') as e:
+        train(config)
+    assert str(path.with_suffix('.*')) in str(e.value)
+    for file in path.parent.glob(path.with_suffix('.*').name):
+        file.unlink()
+    assert not cached_teacher(train(config)).filled[6:8].any()
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *[('batch_size', v) for v in (0, -1, 2.5, True, 'all', float('nan'))],
+        *[('num_workers', v) for v in (-1, 0.5, False, float('inf'))],
+        *[('verify_samples', v) for v in (-1, 1.5, None, True)],
+    ],
+)
+def test_settings_that_are_not_numbers_are_refused(name: str, value: object) -> None:
+    words = f'{name}={value!r} of TeacherCacheHook must be'
+    with pytest.raises(UserError, match=words):
+        teacher_cache_hook.TeacherCacheHook(**{name: value})
 
 
 def test_unreadable_images_have_no_row(config: dict) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmpretrain.structures import DataSample
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
 from medic_mm.models.teachers.token_file import (
     TokenWriter,
@@ -234,3 +235,23 @@ def test_missing_or_other_attention_is_refused(tmp_path: Path) -> None:
 def test_unknown_dtype() -> None:
     with pytest.raises(ValueError, match="dtype='int8'"):
         CachedTeacher(PatchMeans(), dtype='int8')
+
+
+@pytest.mark.parametrize('value', [float('nan'), -1, True, None, '2'])
+def test_refuses_a_size_that_is_not_a_number(value):
+    with pytest.raises(UserError, match=f'in_memory_gb={value!r} of CachedTeacher'):
+        CachedTeacher(PatchMeans(), in_memory_gb=value)
+    CachedTeacher(PatchMeans(), in_memory_gb=float('inf'))
+
+
+def test_a_file_of_other_contents_is_named(tmp_path):
+    path = tmp_path / 'other.safetensors'
+    for parts in (
+        dict(tokens=torch.zeros(2, 1, 1)),
+        dict(tokens=torch.zeros(2, 1, 1), filled=torch.zeros(3)),
+    ):
+        save_file(parts, path, metadata=dict(key='the key'))
+        with pytest.raises(
+            FileError, match=r'other\.safetensors is not a teacher cache'
+        ):
+            read_token_file(path, 'the key', True)
