@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, TRANSFORMS
 
 from medic_mm import masking
 from medic_mm.apis.visualize.attended import count_masked
+from medic_mm.apis.visualize.mask_settings import set_mask_ratio
 from medic_mm.datasets.transforms import BlockMask, GridMask, RandomMask
 from medic_mm.errors import UserError
 from medic_mm.models.algorithms import MIMHD
@@ -37,6 +39,16 @@ def mimhd(ratio: float) -> int:
     return MIMHD.num_hidden.fget(model)
 
 
+def hosts_mae(ratio: float) -> int:
+    """``--ratio`` of a picture; the host's own setting rounds up."""
+    settings = dict(type='mmpretrain.MAEViT', arch='deit-t', img_size=224)
+    config = Config(dict(model=dict(type='mmpretrain.MAE', backbone=settings)))
+    set_mask_ratio(config, ratio)
+    backbone = MODELS.build(config.model.backbone)
+    _, mask, _ = backbone.random_masking(torch.zeros(1, 196, 1), backbone.mask_ratio)
+    return int(mask.sum())
+
+
 #: Every component of ours that takes a ratio, and how many of 14x14 patches it hides.
 DOORS = {
     RandomMask: lambda ratio: int(RandomMask(GRID, ratio)({})['mask'].sum()),
@@ -44,6 +56,7 @@ DOORS = {
     BlockMask: lambda ratio: int(BlockMask(GRID, ratio)({})['mask'].sum()),
     EvolvedMasking: evolved,
     MIMHD: mimhd,
+    set_mask_ratio: hosts_mae,
     count_masked: lambda ratio: count_masked(None, ratio, GRID),
     masking.masked_count: lambda ratio: masking.masked_count(196, ratio),
 }

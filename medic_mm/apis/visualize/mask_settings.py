@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.utils import to_2tuple
 from mmpretrain.models import MAE
 
 from medic_mm.datasets.transforms import BlockMask, GridMask, RandomMask
 from medic_mm.errors import UserError
+from medic_mm.masking import masked_count
 from medic_mm.models.algorithms import MIMHD
 from medic_mm.registry import MODELS, TRANSFORMS
 
@@ -58,12 +60,21 @@ def set_mask_ratio(config: Config, ratio: float) -> None:
     elif issubclass(kind, MIMHD):
         config.model['mask_ratio'] = ratio
     elif issubclass(kind, MAE):
-        config.model['backbone']['mask_ratio'] = ratio
+        backbone = config.model['backbone']
+        backbone['mask_ratio'] = _ratio_of_the_host(backbone, ratio)
     else:
         raise UserError(
             f'--ratio {ratio}: the config has no mask to change: put BlockMask, '
             'RandomMask or GridMask before PackInputs in its training pipeline'
         )
+
+
+def _ratio_of_the_host(backbone: Mapping[str, Any], ratio: float) -> float:
+    """What the host's MAE, which rounds up, needs to hide as many as our masks do."""
+    size, patch = backbone.get('img_size', 224), backbone.get('patch_size', 16)
+    rows, columns = (side // patch for side in to_2tuple(size))
+    # half a patch less, so that no rounding of floats matters
+    return (masked_count(rows * columns, ratio) - 0.5) / (rows * columns)
 
 
 def _model_class(config: Config) -> type:

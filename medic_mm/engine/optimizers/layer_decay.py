@@ -7,6 +7,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.helpers import unwrapped
 from medic_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -49,9 +50,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'paramwise_cfg has unknown keys {unknown}: '
                 'LayerDecayOptimWrapperConstructor takes layer_decay_rate only'
             )
-        self.rate = float(self.paramwise_cfg.get('layer_decay_rate', 1.0))
-        if not 0 < self.rate <= 1:
-            raise UserError(f'layer_decay_rate={self.rate} must lie in (0, 1]')
+        rate = self.paramwise_cfg.get('layer_decay_rate', 1.0)
+        require_number(self, 'layer_decay_rate', rate, above=0, high=1)
+        self.rate = float(rate)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer over the groups and wrap it."""
@@ -93,10 +94,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _depth(self, model: nn.Module, name: str) -> tuple[int, int]:
         if self.rate == 1:
             return 0, 1
-        depth_of = getattr(model.backbone, 'get_layer_depth', None)
+        backbone = getattr(model, 'backbone', model)
+        depth_of = getattr(backbone, 'get_layer_depth', None)
         if depth_of is None:
             raise UserError(
                 f'layer_decay_rate={self.rate} needs a backbone with get_layer_depth, '
-                f'but {type(model.backbone).__name__} has none: use 1.0'
+                f'but {type(backbone).__name__} has none: use 1.0'
             )
         return depth_of(name, 'backbone.')

@@ -139,7 +139,10 @@ def test_a_wrapped_model_gives_the_same_groups():
     ('settings', 'words'),
     [
         (dict(custom_keys={}), r"unknown keys \['custom_keys'\]"),
-        (dict(layer_decay_rate=0.0), r'layer_decay_rate=0.0 must lie in \(0, 1\]'),
+        *[
+            (dict(layer_decay_rate=v), f'layer_decay_rate={v!r} of Layer.*at most 1')
+            for v in (0.0, -0.5, 1.1, float('nan'), float('inf'), True, '0.65', None)
+        ],
     ],
 )
 def test_refuses_settings(settings, words):
