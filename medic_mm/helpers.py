@@ -5,6 +5,7 @@ Importing this module needs neither torch nor OpenMMLab.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,18 @@ def duration(seconds: float) -> str:
     if minutes < 100:
         return f'{minutes} min'
     return f'{minutes // 60} h {minutes % 60} min'
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names most like ``name``, nearest first, whatever their case."""
+    names = list(known)
+    wanted = name.lower()
+    near = difflib.get_close_matches(wanted, {other.lower() for other in names}, n=most)
+    order = {other: place for place, other in enumerate(near)}
+    found = [other for other in names if other.lower() in order]
+    # of names that differ in case alone, the one that is written alike comes first
+    found.sort(key=lambda other: (order[other.lower()], other != name))
+    return found[:most]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

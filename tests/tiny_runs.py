@@ -86,7 +86,9 @@ def classifier_config(images: Path, epochs: int = 1) -> Config:
     """The host's ViT classifier with a test loop; nothing in it is random."""
     model = dict(
         type='ImageClassifier',
-        data_preprocessor=dict(num_classes=2, mean=[127.5] * 3, std=[64.0] * 3),
+        data_preprocessor=dict(
+            num_classes=2, mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True
+        ),
         backbone=dict(
             type='VisionTransformer', arch=dict(ARCH), img_size=SIZE, patch_size=8
         ),

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from medic_mm.checkpoints.backbone import load_backbone
 from medic_mm.errors import UserError
+from medic_mm.helpers import type_name
+from medic_mm.models.data_preprocessor import require_rgb
+from medic_mm.models.vit.fit import require_dividing_heads
 from medic_mm.registry import MODELS
 
 #: In place of a checkpoint: the backbone as it is before training.
@@ -46,6 +49,9 @@ class Student(BaseModule):
         preprocessor = copy.deepcopy(dict(model.get('data_preprocessor') or {}))
         preprocessor.setdefault('type', 'mmpretrain.SelfSupDataPreprocessor')
         self.data_preprocessor = MODELS.build(preprocessor)
+        if type_name(model) in ('MEDiC', 'MIMHD'):
+            require_rgb(self.data_preprocessor)
+        require_dividing_heads(self)
 
     def extract_feat(self, inputs: Tensor) -> Any:
         """Run the backbone on whole images; one that masks is told not to."""

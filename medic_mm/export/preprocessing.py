@@ -162,7 +162,8 @@ def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]]:
         raise ValueError(
             f'data_preprocessor.mean={mean}, std={std}: export takes three of each'
         )
-    if not (preprocessor.get('to_rgb') or preprocessor.get('bgr_to_rgb')):
+    rgb = ('to_rgb', 'bgr_to_rgb', 'rgb_inputs')
+    if not any(preprocessor.get(name) for name in rgb):
         raise ValueError(
             'data_preprocessor.to_rgb is not set, so the network was trained on BGR '
             'images, which timm has no setting for: export takes to_rgb=True'

@@ -325,13 +325,21 @@ def _check_teacher(teacher: nn.Module | None) -> None:
         raise UserError(
             "masking.source='teacher' needs a teacher: set target_generator"
         )
+    network = getattr(teacher, 'teacher', teacher)  # behind a cache
     if tuple(teacher.grid) != tuple(teacher.native_grid):
         raise UserError(
             "masking.source='teacher' needs the teacher's own grid, "
-            f'{tuple(teacher.native_grid)}, but target_generator.output_grid='
-            f'{tuple(teacher.grid)}: set target_generator.input_size to fit instead'
+            f'{tuple(teacher.native_grid)}, but its output_grid={tuple(teacher.grid)}: '
+            'leave it out and set input_size to fit, or use '
+            "masking.source='student_ema'"
         )
-    if not getattr(teacher, 'attention', True):
+    if not network.gives_attention:
+        raise UserError(
+            "masking.source='teacher' needs attention, which cannot be read from "
+            f'{type(network).__name__}: use another teacher, or '
+            "masking.source='student_ema'"
+        )
+    if not teacher.gives_attention:
         raise UserError(
             "masking.source='teacher' needs attention, which this CachedTeacher does "
             'not keep: set target_generator.attention=True'

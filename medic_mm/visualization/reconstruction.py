@@ -110,13 +110,15 @@ def reconstruct(model: BaseSelfSupervisor, batch: dict) -> Reconstruction:
     data = model.data_preprocessor(batch, False)
     images = data['inputs']
     predicted, hidden, head = _predict(model, images, data['data_samples'])
+    plain = images.new_zeros(3, 1, 1)  # without statistics nothing is normalised
+    std = getattr(model.data_preprocessor, 'std', plain + 1)
+    mean = getattr(model.data_preprocessor, 'mean', plain)
+    if hasattr(model, 'pixel_space'):  # a frozen decoder predicts in its own statistics
+        images, mean, std = model.pixel_space(images)
     squared = (predicted - head.construct_target(images)).square().mean(-1)  # (N, L)
     patches = head.patchify(images)
     if head.norm_pix:
         predicted = restore_patches(predicted, patches)
-    plain = images.new_zeros(3, 1, 1)  # without statistics nothing is normalised
-    std = getattr(model.data_preprocessor, 'std', plain + 1)
-    mean = getattr(model.data_preprocessor, 'mean', plain)
     pixels = _Patches(head, mean, std)
     # one number for all pixels and colours of a patch, as in the target
     means = patches.mean(-1, keepdim=True).expand_as(patches)

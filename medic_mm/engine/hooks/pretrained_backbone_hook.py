@@ -10,6 +10,7 @@ from torch import nn
 
 from medic_mm.checkpoints.backbone import LoadReport, load_backbone
 from medic_mm.helpers import listed, type_name, unwrapped
+from medic_mm.models.data_preprocessor import require_rgb
 from medic_mm.registry import HOOKS
 
 
@@ -35,9 +36,12 @@ class PretrainedBackboneHook(Hook):
         left: Beginnings of names that the file may have beyond the backbone. Default:
             the final norms ``ln1.`` and ``ln2.``, which other outputs do without, and
             the ``mask_token`` that BEiT's pre-training keeps in its backbone.
+        rgb_inputs: The data set gives RGB arrays (mmpretrain's ``CIFAR10``), so that
+            the data preprocessor is not to swap channels.
 
     Raises:
-        ValueError: before the first step, where no checkpoint is named.
+        ValueError: before the first step, where no checkpoint is named, or the network
+            would see BGR images, which pre-training did not.
         FileNotFoundError: for no such file.
         RuntimeError: for a file that carries code, is torn, has no backbone below the
             prefix, or does not fit; it names the weights.
@@ -50,15 +54,20 @@ class PretrainedBackboneHook(Hook):
         self,
         new: Sequence[str] = ('ln2.',),
         left: Sequence[str] = ('ln1.', 'ln2.', 'mask_token'),
+        rgb_inputs: bool = False,
     ) -> None:
         self.new = tuple(new)
         self.left = tuple(left)
+        self.rgb_inputs = rgb_inputs
         self.report: LoadReport | None = None
         self._step: dict | None = None
         self._replaced = False
 
     def before_run(self, runner: Runner) -> None:
         """Take the file away from the host, which loads without checking."""
+        preprocessor = getattr(unwrapped(runner.model), 'data_preprocessor', None)
+        if preprocessor is not None:
+            require_rgb(preprocessor, rgb_inputs=self.rgb_inputs or None)
         backbone = _backbone(runner)
         steps = getattr(backbone, 'init_cfg', None) or []
         steps = [steps] if isinstance(steps, dict) else list(steps)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medic_mm.datasets.view_rows import fixed_view_position
 from medic_mm.errors import UserError
+from medic_mm.models.data_preprocessor import require_statistics, swaps_channels
 from medic_mm.models.teachers.cached import CachedTeacher
 
 
@@ -45,11 +46,7 @@ def describe(
     position = fixed_view_position(dataset)
     fixed_view = dataset.pipeline.transforms[position]
     preprocessor = model.data_preprocessor
-    if not hasattr(preprocessor, 'mean'):
-        raise UserError(
-            'the teacher needs the mean and std that normalised its input: set them '
-            'in data_preprocessor'
-        )
+    require_statistics(preprocessor)
     length, total = math.prod(cached.grid), len(dataset) * fixed_view.num_views
     description = {
         'teacher': cached.fingerprint(),
@@ -64,7 +61,7 @@ def describe(
         'preprocessor': {
             'mean': preprocessor.mean.flatten().tolist(),
             'std': preprocessor.std.flatten().tolist(),
-            'swaps_channels': bool(getattr(preprocessor, '_channel_conversion', False)),
+            'swaps_channels': swaps_channels(preprocessor),
         },
         'shape': [total, 1 + length, cached.embed_dims],
         'dtype': cached.dtype,

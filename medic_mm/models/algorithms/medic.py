@@ -5,13 +5,25 @@ from __future__ import annotations
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model.weight_init import trunc_normal_
-from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.models.selfsup import BaseSelfSupervisor, BEiTPretrainViT
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.masking import PatchSplit
+from medic_mm.checks import require
+from medic_mm.masking import PatchSplit, gather_tokens
 from medic_mm.models.backbones import MaskedViT
+from medic_mm.models.data_preprocessor import require_rgb, require_statistics
 from medic_mm.models.teachers import TeacherOutput
+from medic_mm.models.vit.arguments import loads_a_file
+from medic_mm.models.vit.fit import (
+    require_batch,
+    require_decoder,
+    require_dividing_heads,
+    require_grid,
+    require_pixels,
+    require_teacher,
+    teacher_setting,
+)
 from medic_mm.registry import MODELS
 
 
@@ -33,13 +45,17 @@ class MEDiC(BaseSelfSupervisor):
         target_generator: A frozen teacher.
         masking: ``medic_mm.EvolvedMasking``: makes the masks from attention, in place
             of a mask transform.
+        replace_mask_tokens: For a dense encoding: the decoder puts its own mask token
+            at hidden places, as the released code does. Default: it gets the encoder's
+            tokens of all places. A sparse encoding has no others.
         data_preprocessor: ``medic_mm.HostSamplesPreprocessor``, or the host's
-            ``SelfSupDataPreprocessor``.
+            ``SelfSupDataPreprocessor``, which a dict without a type is. It must hand
+            on RGB images.
         init_cfg: The host's initialisation settings; they never reach the teacher.
 
     Raises:
-        ValueError: where the parts do not fit: widths, grids, or a token loss at
-            positions that the encoding does not predict.
+        UserError: where the parts do not fit: widths, grids, BGR images, or a token
+            loss at positions that the encoding does not predict.
     """
 
     def __init__(
@@ -49,6 +65,7 @@ class MEDiC(BaseSelfSupervisor):
         neck: dict | None = None,
         target_generator: dict | None = None,
         masking: dict | nn.Module | None = None,
+        replace_mask_tokens: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -57,24 +74,28 @@ class MEDiC(BaseSelfSupervisor):
         if neck is not None and not head.uses('pixel'):
             logger.info('The pixel weight is 0: the decoder is not built.')
             neck = None
-        masking = _build(masking)
+        masking = MODELS.build(masking) if isinstance(masking, dict) else masking
         masks_by_teacher = masking is not None and masking.uses_teacher
         if target_generator is not None and not (head.uses_teacher or masks_by_teacher):
             logger.info('Token and CLS weights are 0: the teacher is not built.')
             target_generator = None
+        if isinstance(data_preprocessor, dict):
+            # mmpretrain writes its default type into it
+            data_preprocessor = dict(data_preprocessor)
         super().__init__(
-            backbone=_build(backbone),
-            neck=_build(neck),
+            backbone=backbone,
+            neck=neck,
             head=head,
-            target_generator=_build(target_generator),
-            data_preprocessor=_build(data_preprocessor),
+            target_generator=target_generator,
+            data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
         self.sparse = getattr(self.backbone, 'encoding', 'dense') == 'sparse'
+        self.replace_mask_tokens = replace_mask_tokens
+        self._check_parts(masks_by_teacher)
         self.mask_token = None
         if isinstance(self.backbone, MaskedViT) and not self.sparse:
             self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.embed_dims))
-        self._check_parts()
         self.masking = masking
         if masking is not None:
             masking.prepare(self.backbone, self.target_generator)
@@ -82,7 +103,7 @@ class MEDiC(BaseSelfSupervisor):
     def init_weights(self) -> None:
         """Initialise the student; the teacher loads its own weights."""
         super().init_weights()
-        if self.mask_token is not None:
+        if self.mask_token is not None and not loads_a_file(self.init_cfg):
             trunc_normal_(self.mask_token, std=0.02)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -99,6 +120,7 @@ class MEDiC(BaseSelfSupervisor):
             data_samples: One per image, each with ``mask``, bool ``(gh, gw)``, unless
                 the model has ``masking``.
         """
+        require_batch(inputs, self.backbone)
         if self.masking is not None and self.training:
             self.masking.update(self.backbone)
         teacher = None
@@ -113,6 +135,7 @@ class MEDiC(BaseSelfSupervisor):
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, L, p * p * 3)`` of all patches, and the mask ``(B, L)``."""
+        require_batch(inputs, self.backbone)
         teacher = None
         if self.masking is not None and self.masking.uses_teacher:
             # a cache holds training images only: ask the teacher behind it
@@ -167,67 +190,71 @@ class MEDiC(BaseSelfSupervisor):
     def decode(self, tokens: Tensor, split: PatchSplit) -> Tensor:
         """Tokens to pixels ``(B, L, p * p * 3)``.
 
-        A dense encoder has a token at every place already: the decoder adds none.
+        A dense encoder has a token at every place already: the decoder adds none,
+        unless it is to replace those of hidden places.
         """
-        if self.sparse:
+        if self.replace_mask_tokens and not self.sparse:
+            seen = gather_tokens(tokens[:, 1:], split.visible)
+            tokens = torch.cat([tokens[:, :1], seen], dim=1)
+        if self.sparse or self.replace_mask_tokens:
             return self.neck(tokens, split.restore)
         length = split.mask.shape[1]
         identity = torch.arange(length, device=tokens.device)
         return self.neck(tokens, identity.expand(len(tokens), -1))
 
-    def _check_parts(self) -> None:
-        backbone, head = self.backbone, self.head
-        grid = tuple(backbone.patch_resolution)
-        _require(
+    def _check_parts(self, masks_by_teacher: bool) -> None:
+        backbone, head, teacher = self.backbone, self.head, self.target_generator
+        require(
+            isinstance(backbone, (MaskedViT, BEiTPretrainViT)),
+            f'backbone.type={type(backbone).__name__} does not take a mask: use '
+            "'medic_mm.MaskedViT' or 'mmpretrain.BEiTPretrainViT'",
+        )
+        require_rgb(self.data_preprocessor)
+        require_dividing_heads(self)
+        require(
             head.embed_dims == backbone.embed_dims,
             f'head.embed_dims={head.embed_dims} must equal the width of the backbone, '
             f'{backbone.embed_dims}',
         )
         if self.sparse and head.uses('token'):
-            _require(
+            require(
                 head.token_positions in (None, 'visible'),
                 f'head.token_positions={head.token_positions!r} has no prediction with '
                 "encoding='sparse', which sees visible patches only: use 'visible', or "
                 "encoding='dense'",
             )
-        teacher = self.target_generator
+        if head.uses('pixel'):
+            require(
+                self.with_neck, 'the pixel term needs a decoder: set neck, or weight 0'
+            )
+            require_pixels(head.pixel_loss, backbone)
+            require_decoder(self.neck, backbone)
         if head.uses_teacher:
-            _require(
+            require(
                 teacher is not None,
                 'the token and CLS terms need a teacher: set target_generator',
             )
-            _require(
+        if teacher is not None:
+            self._check_teacher(masks_by_teacher)
+
+    def _check_teacher(self, masks_by_teacher: bool) -> None:
+        head, teacher = self.head, self.target_generator
+        require_teacher(
+            teacher,
+            relations=False,
+            fitting="'medic_mm.OpenCLIPTeacher' or 'medic_mm.TimmTeacher'",
+        )
+        require_statistics(self.data_preprocessor)
+        require_grid(
+            teacher,
+            tuple(self.backbone.patch_resolution),
+            resizes=not masks_by_teacher,
+            otherwise="its images are square: set masking.source='student_ema' and "
+            f'{teacher_setting(teacher, "output_grid")}',
+        )
+        if head.uses_teacher:
+            require(
                 head.target_dims == teacher.embed_dims,
                 f'head.target_dims={head.target_dims} must equal the width of the '
                 f'teacher, {teacher.embed_dims}',
             )
-        if teacher is not None:
-            _require(
-                self.data_preprocessor._enable_normalize,
-                'the teacher needs the mean and std that normalised its input: set '
-                'them in data_preprocessor',
-            )
-            _require(
-                tuple(teacher.grid) == grid,
-                f'the teacher has a grid of {tuple(teacher.grid)} patches but the '
-                f'student one of {grid}: set target_generator.input_size, or '
-                f'target_generator.output_grid={grid} to resize its tokens',
-            )
-        if head.uses('pixel'):
-            _require(
-                self.with_neck, 'the pixel term needs a decoder: set neck, or weight 0'
-            )
-            _require(
-                self.neck.num_patches == grid[0] * grid[1],
-                f'neck.num_patches={self.neck.num_patches} must equal the number of '
-                f'patches of the backbone, {grid[0] * grid[1]}',
-            )
-
-
-def _build(part: dict | nn.Module | None) -> nn.Module | None:
-    return MODELS.build(part) if isinstance(part, dict) else part
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

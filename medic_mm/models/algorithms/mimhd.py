@@ -8,11 +8,19 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.checks import require_number
+from medic_mm.checks import require, require_number
 from medic_mm.masking import PatchSplit, masked_count, random_mask
 from medic_mm.models.backbones import RelationViT
+from medic_mm.models.data_preprocessor import require_rgb, require_statistics
 from medic_mm.models.generators import global_generator
-from medic_mm.models.teachers import MAETeacher
+from medic_mm.models.vit.fit import (
+    patch_size,
+    require_batch,
+    require_dividing_heads,
+    require_grid,
+    require_pixels,
+    require_teacher,
+)
 from medic_mm.registry import MODELS
 
 
@@ -40,7 +48,8 @@ class MIMHD(BaseSelfSupervisor):
         mask_ratio: Share of patches that view 1 hides, in (0, 1); view 2 hides the
             others. Rounded down to whole patches, the same number in every image.
         data_preprocessor: ``medic_mm.HostSamplesPreprocessor``, or the host's
-            ``SelfSupDataPreprocessor``.
+            ``SelfSupDataPreprocessor``, which a dict without a type is. It must hand
+            on RGB images.
         init_cfg: The host's initialisation settings; they never reach the teacher.
 
     Raises:
@@ -62,6 +71,9 @@ class MIMHD(BaseSelfSupervisor):
         head = MODELS.build(head) if not isinstance(head, nn.Module) else head
         if not head.uses('pixel'):
             neck, target_generator = None, _without_decoder(target_generator)
+        if isinstance(data_preprocessor, dict):
+            # mmpretrain writes its default type into it
+            data_preprocessor = dict(data_preprocessor)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -70,10 +82,15 @@ class MIMHD(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
+        require_number(self, 'student_block', student_block, integer=True)
         self.student_block = student_block
         require_number(self, 'mask_ratio', mask_ratio, above=0, below=1)
         self.mask_ratio = mask_ratio
         self._check_relations()
+        preprocessor = self.data_preprocessor
+        self._same_pixels = self.target_generator.has_statistics(
+            preprocessor.mean, preprocessor.std
+        )
         if head.uses('pixel'):
             self._check_decoding()
             self._check_views()
@@ -107,7 +124,7 @@ class MIMHD(BaseSelfSupervisor):
         Raises:
             ValueError: where the images are no batch, or not of the backbone's size.
         """
-        self._check_images(inputs)
+        require_batch(inputs, self.backbone)
         teacher = None
         if self.head.uses_relations:
             preprocessor = self.data_preprocessor
@@ -124,15 +141,18 @@ class MIMHD(BaseSelfSupervisor):
         pixels = self.neck(tokens, views, self.target_generator)
         # one view predicts only what it hides; two predict every patch once
         hidden = views.mask if self.neck.views == 1 else None
-        return self.head.loss(student, teacher, pixels, hidden, inputs)
+        images, *_ = self.pixel_space(inputs)
+        return self.head.loss(student, teacher, pixels, hidden, images)
 
     def predict_pixels(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Pixels ``(B, L, p * p * 3)``, and what view 1 hides, bool ``(B, L)``.
 
-        With two views each patch is predicted from the one that hides it.
+        With two views each patch is predicted from the one that hides it. The pixels
+        are those of :meth:`pixel_space`.
         """
+        require_batch(inputs, self.backbone)
         tokens = self.backbone(inputs)[-1]
         views = self.draw_views(len(inputs), inputs.device)
         return self.neck(tokens, views, self.target_generator), views.mask
@@ -153,66 +173,67 @@ class MIMHD(BaseSelfSupervisor):
         rows, columns = self.backbone.patch_resolution
         return masked_count(rows * columns, self.mask_ratio)
 
-    def _check_images(self, inputs: Tensor) -> None:
-        _require(
-            isinstance(inputs, Tensor),
-            'the images come one by one, not as a batch: set '
-            "collate_fn=dict(type='default_collate') in train_dataloader",
-        )
-        size, wanted = tuple(inputs.shape[-2:]), tuple(self.backbone.img_size)
-        _require(
-            size == wanted,
-            f'the images are {size[0]}x{size[1]} but backbone.img_size is '
-            f'{wanted[0]}x{wanted[1]}: crop them to that size in the pipeline',
-        )
+    def pixel_space(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as the frozen decoder predicts them, with their mean and std.
+
+        The decoder predicts pixels normalised by the teacher's statistics; the target
+        of the pixel term follows it where the student's differ.
+
+        Args:
+            images: Normalised by the student's preprocessor, ``(B, 3, H, W)``.
+
+        Returns:
+            The images, and mean and std ``(3, 1, 1)`` on the scale of 0 to 255.
+        """
+        mean, std = self.data_preprocessor.mean, self.data_preprocessor.std
+        teacher = self.target_generator
+        if self._same_pixels:
+            return images, mean, std
+        return teacher.normalise(images, mean, std), *teacher.statistics(images.device)
 
     def _check_relations(self) -> None:
         backbone, head, teacher = self.backbone, self.head, self.target_generator
-        _require(
+        require(
             isinstance(backbone, RelationViT),
             f'backbone.type={type(backbone).__name__} does not hand out queries, keys '
             "and values: use 'medic_mm.RelationViT'",
         )
-        _require(
+        require(
             1 <= self.student_block <= backbone.num_layers,
             f'student_block={self.student_block} is out of range: the backbone has '
             f'blocks 1 to {backbone.num_layers}',
         )
-        _require(
+        require(
             teacher is not None,
             'MIMHD distils from a teacher: set target_generator, for example '
             "dict(type='medic_mm.MAETeacher', ...)",
         )
-        _require(
-            isinstance(teacher, MAETeacher),
-            f'target_generator.type={type(teacher).__name__} does not hand out the '
-            "queries, keys and values of a block: use 'medic_mm.MAETeacher'",
-        )
-        _require(
-            self.data_preprocessor._enable_normalize,
-            'the teacher needs the mean and std that normalised its input: set them in '
-            'data_preprocessor',
-        )
+        require_teacher(teacher, relations=True, fitting="'medic_mm.MAETeacher'")
+        require_rgb(self.data_preprocessor)
+        require_statistics(self.data_preprocessor)
+        require_dividing_heads(self)
         heads = backbone.num_heads(self.student_block)
-        _require(
+        require(
             head.student_heads == heads,
             f'head.student_heads={head.student_heads} must equal the number of heads '
             f'of block {self.student_block} of the backbone, {heads}',
         )
-        _require(
+        require(
             head.teacher_heads == teacher.num_heads,
             f'head.teacher_heads={head.teacher_heads} must equal the number of heads '
             f'of the teacher, {teacher.num_heads}',
         )
         head.check_widths(backbone.embed_dims, teacher.embed_dims)
         grid = tuple(backbone.patch_resolution)
-        _require(
-            tuple(teacher.grid) == grid,
-            f'the teacher has a grid of {tuple(teacher.grid)} patches but the student '
-            f'one of {grid}: set target_generator.input_size so that they agree',
+        require_grid(
+            teacher,
+            grid,
+            resizes=False,
+            otherwise="relations need the teacher's grid, which is square: use a "
+            'square backbone.img_size',
         )
         length = 1 + grid[0] * grid[1]
-        _require(
+        require(
             head.num_tokens == length,
             f'head.num_tokens={head.num_tokens} must equal the number of tokens of the '
             f'backbone with its class token, {length}',
@@ -220,18 +241,18 @@ class MIMHD(BaseSelfSupervisor):
 
     def _check_decoding(self) -> None:
         backbone, neck, teacher = self.backbone, self.neck, self.target_generator
-        _require(
+        require(
             self.with_neck,
             "the pixel term needs a decoder: set neck=dict(type='medic_mm."
             "DualViewDecoder', ...), or head.weights.pixel=0",
         )
-        _require(
+        require(
             teacher.with_decoder,
             'the pixel term needs the decoder of the teacher: set '
             'target_generator.decoder=dict(embed_dims=512, depth=8, num_heads=16) as '
             'its weights have it, or head.weights.pixel=0',
         )
-        _require(
+        require(
             backbone.final_norm,
             'the decoder takes tokens after the final norm: set '
             'backbone.final_norm=True',
@@ -242,21 +263,19 @@ class MIMHD(BaseSelfSupervisor):
             ('decoder_dims', teacher.decoder_dims, "teacher's decoder"),
         ):
             given = getattr(neck, name)
-            _require(
+            require(
                 given == wanted,
                 f'neck.{name}={given} must equal the width of the {owner}, {wanted}',
             )
-        patch = backbone.patch_embed.projection.kernel_size[0]
-        for setting, given in (
-            ('head.pixel_loss.patch_size', self.head.pixel_loss.patch_size),
-            ('target_generator.patch_size', teacher.patch_size),
-        ):
-            _require(
-                given == patch,
-                f'{setting}={given} must equal the patch size of the backbone, {patch}',
-            )
+        require_pixels(self.head.pixel_loss, backbone)
+        patch = patch_size(backbone)
+        require(
+            teacher.patch_size == patch,
+            f'target_generator.patch_size={teacher.patch_size} must equal the patch '
+            f'size of the backbone, {patch}',
+        )
         wanted, given = self.head.pixel_loss.norm_pix, teacher.norm_pix
-        _require(
+        require(
             given in (wanted, None),  # None: random weights, which suit any pixels
             f'head.pixel_loss.norm_pix={wanted} but the decoder of the teacher was '
             f'trained with norm_pix={given}: set the head to {given}, since a frozen '
@@ -265,7 +284,7 @@ class MIMHD(BaseSelfSupervisor):
 
     def _check_views(self) -> None:
         rows, columns = self.backbone.patch_resolution
-        _require(
+        require(
             0 < self.num_hidden < rows * columns,
             f'mask_ratio={self.mask_ratio} hides {self.num_hidden} of '
             f'{rows * columns} patches: it must leave each view at least one patch '
@@ -286,8 +305,3 @@ def _without_decoder(teacher: dict | nn.Module) -> dict | nn.Module:
     if isinstance(teacher, dict) and teacher.get('decoder') is not None:
         return {**teacher, 'decoder': None}
     return teacher
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

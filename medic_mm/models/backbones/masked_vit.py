@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from mmengine.model import initialize
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from medic_mm.checks import require
 from medic_mm.masking import PatchSplit, gather_tokens
+from medic_mm.models.vit.arguments import check_vit, loads_a_file
 from medic_mm.registry import MODELS
 
 
@@ -38,8 +41,8 @@ class MaskedViT(VisionTransformer):
             ``drop_path_rate``, ``layer_scale_init_value``, ...).
 
     Raises:
-        ValueError: for an unknown encoding or architecture, a class token switched off,
-            or an image size that the patch size does not divide.
+        UserError: for an unknown encoding, and for arguments with which the network
+            cannot run (:func:`medic_mm.models.vit.arguments.check_vit`).
     """
 
     def __init__(
@@ -48,29 +51,25 @@ class MaskedViT(VisionTransformer):
         out_type: str = 'raw',
         **kwargs,
     ) -> None:
-        if encoding not in ('sparse', 'dense'):
-            raise ValueError(f"encoding={encoding!r} is unknown: 'sparse' or 'dense'")
-        if not kwargs.get('with_cls_token', True):
-            raise ValueError('MaskedViT needs its class token: with_cls_token=True')
-        arch = kwargs.get('arch', 'base')
-        if isinstance(arch, str) and arch.lower() not in self.arch_zoo:
-            raise ValueError(
-                f'arch={arch!r} is unknown to mmpretrain: use a dict or one of '
-                f'{", ".join(sorted(self.arch_zoo))}'
-            )
-        img_size, patch_size = kwargs.get('img_size', 224), kwargs.get('patch_size', 16)
-        if isinstance(img_size, int) and img_size % patch_size:
-            raise ValueError(
-                f'img_size={img_size} is not a multiple of patch_size={patch_size}'
-            )
+        require(
+            encoding in ('sparse', 'dense'),
+            f"encoding={encoding!r} of MaskedViT is unknown: use 'sparse' or 'dense'",
+        )
+        check_vit(type(self), kwargs)
         super().__init__(out_type=out_type, **kwargs)
         self.encoding = encoding
 
     def init_weights(self) -> None:
-        """Draw BEiT's initial weights, unless a pre-trained file is to be loaded."""
-        super().init_weights()
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+        """Draw BEiT's initial weights, unless a pre-trained file is to be loaded.
+
+        Other settings of ``init_cfg`` are applied over them.
+        """
+        # past the host's own, which draws the position embedding over a loaded one
+        # where init_cfg is a list
+        super(VisionTransformer, self).init_weights()
+        if loads_a_file(self.init_cfg):
             return
+        trunc_normal_(self.pos_embed, std=0.02)
         trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -82,6 +81,8 @@ class MaskedViT(VisionTransformer):
             ffn_output = ffn.w3 if hasattr(ffn, 'w3') else ffn.layers[-2]  # SwiGLU: w3
             for linear in (layer.attn.proj, ffn_output):
                 linear.weight.data.div_(math.sqrt(2 * depth))
+        if self.init_cfg:
+            initialize(self, self.init_cfg)
 
     def forward(
         self,

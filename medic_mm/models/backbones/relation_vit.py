@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.model import PretrainedInit
+from mmengine.model import initialize
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import (
     build_2d_sincos_position_embedding,
@@ -13,7 +13,13 @@ from mmpretrain.models.utils import (
 )
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
 from medic_mm.models.qkv import QKV, split_qkv
+from medic_mm.models.vit.arguments import (
+    check_vit,
+    loads_a_file,
+    require_division,
+)
 from medic_mm.registry import MODELS
 
 
@@ -43,9 +49,8 @@ class RelationViT(VisionTransformer):
             ``drop_path_rate``, ``layer_scale_init_value``, ...).
 
     Raises:
-        ValueError: for an unknown architecture, a class token switched off, an image
-            size that the patch size does not divide, or a width that a number of heads
-            does not divide.
+        UserError: for arguments with which the network cannot run
+            (:func:`medic_mm.models.vit.arguments.check_vit`).
     """
 
     def __init__(
@@ -56,9 +61,7 @@ class RelationViT(VisionTransformer):
         layer_cfgs: dict | list[dict] | None = None,
         **kwargs,
     ) -> None:
-        _check_arguments(kwargs, self.arch_zoo)
-        arch = kwargs.get('arch', 'base')
-        settings = self.arch_zoo[arch.lower()] if isinstance(arch, str) else arch
+        settings = check_vit(type(self), {**kwargs, 'layer_cfgs': layer_cfgs})
         blocks = _block_settings(layer_cfgs, settings['num_layers'])
         if constant_drop_path:
             rate = kwargs.get('drop_path_rate', 0.0)
@@ -66,25 +69,23 @@ class RelationViT(VisionTransformer):
                 block['drop_path_rate'] = rate
             blocks[-1]['drop_path_rate'] = 0.0
         if block_heads is not None:
+            require_number(self, 'block_heads', block_heads, low=1, integer=True)
+            start = f'block_heads={block_heads} of RelationViT: {block_heads} heads'
+            block = f'{start} in block {len(blocks)}'
+            require_division(block, block_heads, settings['embed_dims'])
             blocks[-1]['num_heads'] = block_heads
-        width = settings['embed_dims']
-        for number, block in enumerate(blocks, start=1):
-            heads = block.get('num_heads', settings['num_heads'])
-            if heads < 1 or width % heads:
-                raise ValueError(
-                    f'{heads} heads in block {number} do not divide the width {width} '
-                    'of RelationViT: set block_heads (the last block) or '
-                    "arch['num_heads'] to a divisor of it"
-                )
         super().__init__(out_type=out_type, layer_cfgs=blocks, **kwargs)
         self.pos_embed.requires_grad = False
 
     def init_weights(self) -> None:
-        """Draw MAE's initial weights, unless a pre-trained file is to be loaded."""
+        """Draw MAE's initial weights, unless a pre-trained file is to be loaded.
+
+        Other settings of ``init_cfg`` are applied over them.
+        """
         # past the host's own, which draws the position embedding over a loaded one
         # where init_cfg is a list
         super(VisionTransformer, self).init_weights()
-        if _loads_a_file(self.init_cfg):
+        if loads_a_file(self.init_cfg):
             return
         rows, columns = self.patch_resolution
         # the host's function counts column by column; exchanged, it counts row by row
@@ -99,6 +100,8 @@ class RelationViT(VisionTransformer):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.init_cfg:
+            initialize(self, self.init_cfg)
 
     def num_heads(self, block: int) -> int:
         """Number of heads of a block, counted from 1."""
@@ -173,30 +176,4 @@ def _block_settings(
     """Settings of each block, as copies that may be changed."""
     if layer_cfgs is None or isinstance(layer_cfgs, dict):
         layer_cfgs = [layer_cfgs or {}] * num_layers
-    if len(layer_cfgs) != num_layers:
-        raise ValueError(
-            f'layer_cfgs has {len(layer_cfgs)} entries but RelationViT has '
-            f'{num_layers} blocks: give one dict for all, or one for each'
-        )
     return [dict(block) for block in layer_cfgs]
-
-
-def _check_arguments(kwargs: dict[str, Any], arch_zoo: dict[str, dict]) -> None:
-    if not kwargs.get('with_cls_token', True):
-        raise ValueError('RelationViT needs its class token: with_cls_token=True')
-    arch = kwargs.get('arch', 'base')
-    if isinstance(arch, str) and arch.lower() not in arch_zoo:
-        raise ValueError(
-            f'arch={arch!r} is unknown to mmpretrain: use a dict or one of '
-            f'{", ".join(sorted(arch_zoo))}'
-        )
-    img_size, patch_size = kwargs.get('img_size', 224), kwargs.get('patch_size', 16)
-    if isinstance(img_size, int) and img_size % patch_size:
-        raise ValueError(
-            f'img_size={img_size} is not a multiple of patch_size={patch_size}'
-        )
-
-
-def _loads_a_file(init_cfg: dict | list[dict] | None) -> bool:
-    configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
-    return any(config['type'] in ('Pretrained', PretrainedInit) for config in configs)

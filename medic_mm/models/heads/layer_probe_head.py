@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.registry import MODELS
 
@@ -34,6 +35,12 @@ class LayerProbeHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        for name, value in (
+            ('num_classes', num_classes),
+            ('in_channels', in_channels),
+            ('num_layers', num_layers),
+        ):
+            require_number(self, name, value, low=1, integer=True)
         self.num_classes = num_classes
         self.classifiers = nn.ModuleList(
             nn.Linear(in_channels, num_classes) for _ in range(num_layers)

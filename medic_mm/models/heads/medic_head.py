@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit, gather_tokens
 from medic_mm.models.losses import normalise_target
+from medic_mm.models.losses.weights import term_weights
 from medic_mm.models.teachers import TeacherOutput
 from medic_mm.registry import MODELS
 
@@ -56,9 +59,11 @@ class MEDiCHead(BaseModule):
         super().__init__(init_cfg)
         if weights is None:
             weights = dict(token=1.0, cls=0.30, pixel=0.01)
-        self.weights = _check_weights(weights)
+        self.weights = term_weights('MEDiCHead', weights, TERMS)
+        for name, width in (('embed_dims', embed_dims), ('target_dims', target_dims)):
+            require_number(self, name, width, low=1, integer=True)
         if token_positions is not None and token_positions not in POSITIONS:
-            raise ValueError(
+            raise UserError(
                 f'token_positions={token_positions!r} is unknown: use one of '
                 f'{", ".join(map(repr, POSITIONS))}, or None for the default'
             )
@@ -75,7 +80,7 @@ class MEDiCHead(BaseModule):
             self.cls_loss = MODELS.build(cls_loss)
         if self.uses('pixel'):
             if pixel_loss is None:
-                raise ValueError(
+                raise UserError(
                     f"weights['pixel']={self.weights['pixel']} needs pixel_loss, for "
                     "example dict(type='mmpretrain.MAEPretrainHead', ...)"
                 )
@@ -149,20 +154,6 @@ class MEDiCHead(BaseModule):
         index = split.visible if positions == 'visible' else split.hidden
         student = patches if sparse else gather_tokens(patches, index)
         return student, gather_tokens(target, index)
-
-
-def _check_weights(weights: dict[str, float]) -> dict[str, float]:
-    unknown = sorted(set(weights) - set(TERMS))
-    if unknown:
-        raise ValueError(
-            f'weights has unknown terms {unknown}: the terms are {", ".join(TERMS)}'
-        )
-    full = {term: float(weights.get(term, 0.0)) for term in TERMS}
-    if min(full.values()) < 0 or max(full.values()) == 0:
-        raise ValueError(
-            f'weights={full}: none may be negative and one must be above 0'
-        )
-    return full
 
 
 @torch.no_grad()

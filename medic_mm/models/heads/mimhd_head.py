@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.losses import relation_cross_entropy, relation_kl, relation_mse
+from medic_mm.models.losses.weights import term_weights
 from medic_mm.models.matching import HeadMatching, Matched
 from medic_mm.models.matching.health import head_similarity, used_heads, weight_entropy
 from medic_mm.models.qkv import QKV
@@ -70,6 +73,12 @@ class MIMHDHead(BaseModule):
         _check_choice('distance', distance, DISTANCES)
         _check_choice('head_reduction', head_reduction, REDUCTIONS)
         self.weights = _check_weights(weights, relations)
+        for name, value, low in (
+            ('student_heads', student_heads, 1),
+            ('teacher_heads', teacher_heads, 1),
+            ('num_tokens', num_tokens, 2),
+        ):
+            require_number(self, name, value, low=low, integer=True)
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
         self.num_tokens = num_tokens
@@ -183,7 +192,7 @@ def _complete_pixel_loss(settings: dict | None) -> dict:
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(
+        raise UserError(
             f'{name}={value!r} of MIMHDHead is unknown: use one of '
             f'{", ".join(map(repr, choices))}'
         )
@@ -194,7 +203,7 @@ def _check_relations(relations: Sequence[str]) -> tuple[str, ...]:
     names = (relations,) if isinstance(relations, str) else tuple(relations)
     fitting = all(len(name) == 2 and set(name) <= set('qkv') for name in names)
     if not names or not fitting or len(set(names)) < len(names):
-        raise ValueError(
+        raise UserError(
             f'relations={names} of MIMHDHead does not fit: name each pair of the '
             "letters q, k and v once, for example ('qk', 'vv')"
         )
@@ -208,13 +217,8 @@ def _check_weights(
         return {**dict.fromkeys(relations, 1.0), PIXEL: 0.1}
     terms = (*relations, PIXEL)
     if set(weights) - {PIXEL} != set(relations):
-        raise ValueError(
+        raise UserError(
             f'weights of MIMHDHead has the terms {sorted(weights)}: it must name each '
             f'relation in relations={relations}, may name {PIXEL!r}, and nothing else'
         )
-    full = {term: float(weights.get(term, 0.0)) for term in terms}
-    if min(full.values()) < 0 or max(full.values()) == 0:
-        raise ValueError(
-            f'weights={full} of MIMHDHead: none may be negative and one must be above 0'
-        )
-    return full
+    return term_weights('MIMHDHead', weights, terms)

@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from medic_mm.checks import require, require_number
 from medic_mm.masking import PatchSplit
 from medic_mm.models.teachers import MAETeacher
 from medic_mm.registry import MODELS
@@ -46,8 +47,16 @@ class DualViewDecoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg or dict(XAVIER))
-        if views not in (1, 2):
-            raise ValueError(f'views={views} of DualViewDecoder must be 1 or 2')
+        for name, width in (
+            ('embed_dims', embed_dims),
+            ('teacher_dims', teacher_dims),
+            ('decoder_dims', decoder_dims),
+        ):
+            require_number(self, name, width, low=1, integer=True)
+        require(
+            views in (1, 2) and isinstance(views, int) and not isinstance(views, bool),
+            f'views={views!r} of DualViewDecoder must be 1 or 2',
+        )
         same = embed_dims == teacher_dims
         self.adapter = nn.Identity() if same else nn.Linear(embed_dims, teacher_dims)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dims))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import check_feature_names
 from medic_mm.registry import MODELS
@@ -51,6 +52,12 @@ class ProbeNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        for name, value, low in (
+            ('embed_dims', embed_dims, 1),
+            ('num_layers', num_layers, 1),
+            ('num_extra_tokens', num_extra_tokens, 0),
+        ):
+            require_number(self, name, value, low=low, integer=True)
         check_feature_names(features)
         if layer_norm and final_norm and num_layers == 1:
             raise UserError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,10 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from medic_mm.checks import require, require_number
+from medic_mm.errors import UserError
 from medic_mm.models.qkv import QKV
+from medic_mm.models.vit.arguments import require_patches
 
 
 @dataclass
@@ -63,12 +68,31 @@ def block_index(layer: int, depth: int, owner: str) -> int:
     Raises:
         ValueError: where the network has no such block.
     """
+    require_number(owner, 'layer', layer, integer=True)
     if not -depth <= layer < depth:
-        raise ValueError(
+        raise UserError(
             f'layer={layer} is out of range: {owner} has {depth} blocks, so use '
             f'0 to {depth - 1}, or -1 (the last) to {-depth}'
         )
     return layer % depth
+
+
+def check_numbers(owner: object, **given: int | None) -> None:
+    """Refuse what is not a whole number, before a network is built with it.
+
+    Sizes are 1 or more, and None stands for a default; which blocks there are, the
+    network knows.
+    """
+    for name, value in given.items():
+        if value is not None:
+            low = 1 if name.endswith('_size') else None
+            require_number(owner, name, value, low=low, integer=True)
+
+
+def require_size(owner: str, size: int, patch: int) -> None:
+    """Refuse a size of the input that the patch size does not divide."""
+    start = f'input_size={size} of {owner} is no multiple of its patch size {patch}'
+    require_patches(owner, size, patch, start)
 
 
 class FrozenTeacher(nn.Module):
@@ -81,6 +105,9 @@ class FrozenTeacher(nn.Module):
 
     A subclass builds its network under :func:`seeded_construction`, hands it to
     ``super().__init__``, and implements :meth:`load_weights` and :meth:`encode`.
+
+    Attributes:
+        gives_relations: Whether :meth:`encode` gives :class:`QKV` instead of tokens.
 
     Args:
         network: The network. It is frozen and put into eval mode here.
@@ -102,6 +129,8 @@ class FrozenTeacher(nn.Module):
             ``patch_size`` does not divide.
     """
 
+    gives_relations = False
+
     def __init__(
         self,
         network: nn.Module,
@@ -115,21 +144,26 @@ class FrozenTeacher(nn.Module):
         random_weights: bool = False,
     ) -> None:
         super().__init__()
-        if input_norm not in ('teacher', 'student'):
-            raise ValueError(
-                f"input_norm={input_norm!r} is unknown: use 'teacher' or 'student'"
+        require(
+            input_norm in ('teacher', 'student'),
+            f"input_norm={input_norm!r} is unknown: use 'teacher' or 'student'",
+        )
+        for name, value in (('input_size', input_size), ('patch_size', patch_size)):
+            require_number(self, name, value, low=1, integer=True)
+        require_size(type(self).__name__, input_size, patch_size)
+        if output_grid is not None:
+            require(
+                len(output_grid) == 2,
+                f'output_grid={output_grid!r} of {type(self).__name__} must be two '
+                'numbers: rows and columns',
             )
-        if input_size % patch_size:
-            raise ValueError(
-                f'input_size={input_size} of {type(self).__name__} is no multiple of '
-                f'its patch size {patch_size}: the nearest fitting sizes are '
-                f'{input_size // patch_size * patch_size} and '
-                f'{(input_size // patch_size + 1) * patch_size}'
-            )
+            for side in output_grid:
+                require_number(self, 'output_grid', side, low=1, integer=True)
         self.hold(network)
         self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
         self.embed_dims = embed_dims
+        self.patch_size = patch_size
         self.input_size = input_size
         self.input_norm = input_norm
         side = input_size // patch_size
@@ -137,6 +171,25 @@ class FrozenTeacher(nn.Module):
         self.grid = tuple(output_grid) if output_grid is not None else self.native_grid
         self.random_weights = random_weights
         self.ready = False
+
+    @property
+    def gives_attention(self) -> bool:
+        """Whether :meth:`encode` gives attention; a subclass may know better.
+
+        Tried on one image here, which costs one pass of the network.
+        """
+        trial = copy.copy(self)  # whatever an encoder notes down stays with the copy
+        size, length = self.input_size, math.prod(self.native_grid)
+        weight = next(self.network.parameters())
+        try:
+            with torch.no_grad(), seeded_construction():
+                image = torch.zeros(1, 3, size, size, device=weight.device)
+                found = getattr(trial.encode(image, attention=True), 'attention', None)
+        except NotImplementedError:
+            return True  # asked before it can tell
+        except Exception:
+            return False
+        return found is not None and tuple(found.shape) == (1, length, length)
 
     @property
     def network(self) -> nn.Module:
@@ -210,7 +263,7 @@ class FrozenTeacher(nn.Module):
         """
         self._require_weights()
         if attention and self.grid != self.native_grid:
-            raise ValueError(
+            raise UserError(
                 f'attention is on the teacher grid {self.native_grid} but '
                 f'output_grid={self.grid}: choose an input_size whose grid matches'
             )
@@ -243,6 +296,20 @@ class FrozenTeacher(nn.Module):
             digest.update(raw.numpy().tobytes())
         return digest.hexdigest()
 
+    def statistics(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and std of the network, ``(3, 1, 1)`` on the scale of 0 to 255."""
+        return 255 * self._mean.to(device), 255 * self._std.to(device)
+
+    def has_statistics(self, mean: Tensor, std: Tensor) -> bool:
+        """Whether images with these statistics are what the network takes."""
+        if self.input_norm == 'student':
+            return True
+        given = (value.cpu().float().expand(3, 1, 1) for value in (mean, std))
+        own = self.statistics(torch.device('cpu'))
+        return all(
+            torch.allclose(a, b, rtol=1e-4) for a, b in zip(given, own, strict=True)
+        )
+
     def extra_settings(self) -> tuple:
         """Settings of a subclass that change its outputs, for :meth:`fingerprint`."""
         return ()
@@ -262,14 +329,19 @@ class FrozenTeacher(nn.Module):
         if next(self.network.parameters()).device != device:
             self.network.to(device)
 
+    def normalise(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The student's batch in the network's statistics; see :meth:`forward`."""
+        if self.input_norm == 'student':
+            return images
+        # kept on the device, so that no step waits for a copy from the host
+        self._mean = self._mean.to(images.device)
+        self._std = self._std.to(images.device)
+        scale = std.to(self._std) / (255 * self._std)
+        shift = (mean.to(self._mean) / 255 - self._mean) / self._std
+        return torch.addcmul(shift.to(images), images, scale.to(images))
+
     def _prepare(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        if self.input_norm == 'teacher':
-            # kept on the device, so that no step waits for a copy from the host
-            self._mean = self._mean.to(images.device)
-            self._std = self._std.to(images.device)
-            scale = std.to(self._std) / (255 * self._std)
-            shift = (mean.to(self._mean) / 255 - self._mean) / self._std
-            images = torch.addcmul(shift.to(images), images, scale.to(images))
+        images = self.normalise(images, mean, std)
         size = (self.input_size, self.input_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode='bicubic', antialias=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medic_mm.checks import require_number
+from medic_mm.checks import require, require_number
 from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
 from medic_mm.models.teachers.token_file import DTYPES, TokenTable, read_token_file
@@ -69,16 +69,28 @@ class CachedTeacher(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        if dtype not in DTYPES:
-            raise UserError(
-                f"dtype={dtype!r} of CachedTeacher is unknown: use 'float16' or "
-                "'float32'"
-            )
+        require(
+            dtype in DTYPES,
+            f"dtype={dtype!r} of CachedTeacher is unknown: use 'float16' or 'float32'",
+        )
         require_number(self, 'in_memory_gb', in_memory_gb, low=0, infinite=True)
         built = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        require(
+            isinstance(built, FrozenTeacher),
+            f'teacher.type={type(built).__name__} of CachedTeacher is not a frozen '
+            "teacher: use 'medic_mm.OpenCLIPTeacher' or 'medic_mm.TimmTeacher'",
+        )
+        require(
+            not built.gives_relations,
+            f'CachedTeacher keeps tokens, but {type(built).__name__} gives queries, '
+            f"keys and values: use 'medic_mm.{type(built).__name__}' without a cache",
+        )
+        if attention:
+            _require_attention(built)
         # a tuple hides the teacher from nn.Module's registration
         self._held = (built,)
         self.embed_dims = built.embed_dims
+        self.patch_size = built.patch_size
         self.grid = built.grid
         self.native_grid = built.native_grid
         self.input_size = built.input_size
@@ -89,6 +101,13 @@ class CachedTeacher(nn.Module):
         self.attention = attention
         self._table: TokenTable | None = None
         self._num_views = 0
+
+    gives_relations = False
+
+    @property
+    def gives_attention(self) -> bool:
+        """Whether the cache keeps attention."""
+        return self.attention
 
     @property
     def teacher(self) -> FrozenTeacher:
@@ -212,6 +231,21 @@ class CachedTeacher(nn.Module):
 
     def __deepcopy__(self, memo: dict) -> CachedTeacher:
         return self
+
+
+def _require_attention(teacher: FrozenTeacher) -> None:
+    name = type(teacher).__name__
+    require(
+        tuple(teacher.grid) == tuple(teacher.native_grid),
+        f'attention=True of CachedTeacher needs the own grid of {name}, '
+        f'{tuple(teacher.native_grid)}, but teacher.output_grid={tuple(teacher.grid)}: '
+        'leave it out, and set teacher.input_size to fit',
+    )
+    require(
+        teacher.gives_attention,
+        f'attention=True of CachedTeacher, but the attention of {name} cannot be read: '
+        'use another model, or masks that need no attention',
+    )
 
 
 def _gather(values: Tensor, index: Tensor, device: torch.device) -> Tensor:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from medic_mm.checkpoints.loading import find_weights, read_checkpoint
 from medic_mm.checkpoints.torchscript import TorchScript
 from medic_mm.errors import MissingFileError
-
-T = TypeVar('T')
 
 # scalars that only OpenAI's archives hold; those weights were trained with QuickGELU
 OPENAI_MARKERS = ('input_resolution', 'context_length', 'vocab_size')
@@ -100,34 +97,6 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def fetch(what: str, source: str, network: nn.Module, download: Callable[[], T]) -> T:
-    """Run ``download`` after saying in the log what it fetches from where.
-
-    Raises:
-        RuntimeError: where it fails, with the remedy.
-    """
-    instead = (
-        'fetch it on a machine with internet access and give the local file with '
-        'weights=PATH'
-    )
-    megabytes = sum(value.numel() for value in network.parameters()) * 4 / 1e6
-    MMLogger.get_current_instance().info(
-        'Fetching %s from %s, unless it is in the cache already (the image tower alone '
-        'is %.0f MB in fp32). Without internet access, %s.',
-        what,
-        source,
-        megabytes,
-        instead,
-    )
-    try:
-        return download()
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RuntimeError(
-            f'{what} could not be fetched from {source} ({reason[0]}): {instead}'
-        ) from error
 
 
 def _activation(kinds: Collection[str]) -> bool | None:

@@ -15,8 +15,15 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
+from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.qkv import QKV, split_qkv
-from medic_mm.models.teachers.base import FrozenTeacher, seeded_construction
+from medic_mm.models.teachers.base import (
+    FrozenTeacher,
+    check_numbers,
+    require_size,
+    seeded_construction,
+)
 from medic_mm.models.teachers.loading import require_weights
 from medic_mm.models.teachers.mae_files import (
     check_recorded_norm_pix,
@@ -27,6 +34,7 @@ from medic_mm.models.teachers.mae_files import (
     require_fit,
     settings_text,
 )
+from medic_mm.models.vit.arguments import check_vit, require_division
 from medic_mm.registry import MODELS
 
 # the statistics of ImageNet, with which the published MAEs were trained
@@ -68,6 +76,9 @@ class MAETeacher(FrozenTeacher):
             ``norm_pix`` that is unknown or contradicts a known file.
     """
 
+    gives_attention = False
+    gives_relations = True
+
     def __init__(
         self,
         arch: str | dict = 'large',
@@ -83,6 +94,7 @@ class MAETeacher(FrozenTeacher):
         require_weights(
             'MAETeacher', weights, random_weights, f'a copy of {full_file(arch)}'
         )
+        check_numbers(self, block=block, input_size=input_size, patch_size=patch_size)
         _require_decoder_file(arch, weights, decoder is not None)
         needed = decoder is not None and not random_weights
         pixel_space = decide_norm_pix(weights, norm_pix, needed)
@@ -103,7 +115,6 @@ class MAETeacher(FrozenTeacher):
         )
         self.arch = arch
         self.weights = weights
-        self.patch_size = patch_size
         self.block = block
         self.num_heads = encoder.arch_settings['num_heads']
         self.num_tokens = 1 + math.prod(self.grid)
@@ -155,7 +166,7 @@ class MAETeacher(FrozenTeacher):
             ValueError: where attention is asked for: see :meth:`attention_of`.
         """
         if attention:
-            raise ValueError(
+            raise UserError(
                 'attention=True: MAETeacher returns queries, keys and values; use '
                 'attention_of for the attention of a block'
             )
@@ -237,7 +248,7 @@ class MAETeacher(FrozenTeacher):
     def _index(self, block: int) -> int:
         depth = len(self.network['backbone'].layers)
         if not 1 <= block <= depth:
-            raise ValueError(
+            raise UserError(
                 f'block={block} is out of range: arch={self.arch!r} has {depth} '
                 f'blocks, so use 1 to {depth}'
             )
@@ -262,25 +273,24 @@ class MAETeacher(FrozenTeacher):
 def _build(
     arch: str | dict, input_size: int, patch_size: int, decoder: Mapping | None
 ) -> nn.ModuleDict:
-    if isinstance(arch, str) and arch.lower() not in VisionTransformer.arch_zoo:
-        raise ValueError(
-            f'arch={arch!r} is unknown to mmpretrain: use a dict or one of '
-            f'{", ".join(sorted(VisionTransformer.arch_zoo))}'
-        )
-    encoder = VisionTransformer(
-        arch, img_size=input_size, patch_size=patch_size, out_type='raw'
-    )
-    _require_division('arch', encoder.arch_settings)
+    given = dict(arch=arch, img_size=input_size, patch_size=patch_size)
+    require_size('MAETeacher', input_size, patch_size)
+    check_vit(VisionTransformer, given, 'MAETeacher')
+    encoder = VisionTransformer(**given, out_type='raw')
     network = nn.ModuleDict({'backbone': encoder})
     if decoder is None:
         return network
     if unknown := sorted(set(decoder) - set(DECODER)):
-        raise ValueError(
+        raise UserError(
             f'decoder has unknown settings {", ".join(unknown)}: there are '
             f'{", ".join(DECODER)}'
         )
     settings = {**DECODER, **decoder}
-    _require_division('decoder', settings)
+    for key, value in settings.items():
+        require_number('MAETeacher', f'decoder.{key}', value, low=1, integer=True)
+    heads, width = settings['num_heads'], settings['embed_dims']
+    start = f'decoder of MAETeacher has num_heads={heads}, but {heads} heads'
+    require_division(start, heads, width)
     network['neck'] = MAEPretrainDecoder(
         num_patches=math.prod(encoder.patch_resolution),
         patch_size=patch_size,
@@ -290,15 +300,6 @@ def _build(
         decoder_num_heads=settings['num_heads'],
     )
     return network
-
-
-def _require_division(setting: str, given: Mapping) -> None:
-    width, heads = given['embed_dims'], given['num_heads']
-    if width % heads:
-        raise ValueError(
-            f'{setting} of MAETeacher has num_heads={heads}, which do not divide '
-            f'embed_dims={width}: use a divisor of it'
-        )
 
 
 def _draw_tokens(network: nn.Module) -> None:
@@ -313,7 +314,7 @@ def _require_decoder_file(
 ) -> None:
     known = known_file(weights)
     if with_decoder and known is not None and not known.with_decoder:
-        raise ValueError(_without_decoder(arch, weights))
+        raise UserError(_without_decoder(arch, weights))
 
 
 def _without_decoder(arch: str | dict, weights: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +19,18 @@ from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
+    check_numbers,
     recorded_outputs,
 )
+from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
-    fetch,
     read_weight_file,
     require_weights,
 )
 from medic_mm.models.teachers.open_clip_source import resolve_tower
 from medic_mm.registry import MODELS
 
+DEFAULT_FILE = 'open_clip_pytorch_model.bin'
 POSITIONS = 'positional_embedding'
 
 
@@ -83,6 +86,7 @@ class OpenCLIPTeacher(FrozenTeacher):
         require_weights(
             'OpenCLIPTeacher', weights, random_weights, "a tag such as 'openai'"
         )
+        check_numbers(self, layer=layer, input_size=input_size)
         self._source = source = resolve_tower(model, weights, input_size)
         network = source.build()
         super().__init__(
@@ -113,9 +117,10 @@ class OpenCLIPTeacher(FrozenTeacher):
         if tag:
             path = fetch(
                 f'the weights {self.weights!r} of {source.name}',
-                'huggingface.co/' + tag['hf_hub'] if tag.get('hf_hub') else tag['url'],
+                hub_address(tag['hf_hub']) if tag.get('hf_hub') else tag['url'],
                 self.network,
                 lambda: open_clip.download_pretrained(tag),
+                lambda: kept_weights(tag),
             )
         file = read_weight_file(path)
         if file.quick_gelu is not None and source.set_activation(
@@ -142,6 +147,15 @@ class OpenCLIPTeacher(FrozenTeacher):
         out.attention = mean_attention(block.attn, inputs[0])[:, 1:, 1:]
         return out
 
+    @property
+    def gives_attention(self) -> bool:
+        """Whether :func:`mean_attention` can read the block: not scaled cosines."""
+        attn = self.network.transformer.resblocks[self.layer].attn
+        return (
+            getattr(attn, 'in_proj_weight', None) is not None
+            and getattr(attn, 'logit_scale', None) is None
+        )
+
     def extra_settings(self) -> tuple:
         """Settings that change the outputs, for the fingerprint."""
         return (self.layer, self.norm, self._source.quick_gelu)
@@ -160,6 +174,26 @@ class OpenCLIPTeacher(FrozenTeacher):
             patch_tokens=found['image_intermediates'][0],
             cls_token=found['image_intermediates_prefix'][0][:, 0],
         )
+
+
+def kept_weights(tag: Mapping[str, Any]) -> str | None:
+    """The file of a tag that an earlier download has left on this machine."""
+    if not tag.get('hf_hub'):
+        path = Path('~/.cache/clip').expanduser() / Path(tag['url']).name
+        # open_clip checks it, and fetches it again where it is torn
+        return open_clip.download_pretrained(tag) if path.is_file() else None
+    repository, name = str(tag['hf_hub']).rsplit('/', 1)
+    names = [name] if name else ['open_clip_model.safetensors', DEFAULT_FILE]
+    if name.endswith('.bin'):
+        names = (
+            ['open_clip_model.safetensors', *names]
+            if name == DEFAULT_FILE
+            else [
+                name[:-4] + '.safetensors',
+                name,
+            ]
+        )
+    return kept_file(repository, names)
 
 
 def image_tower(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ import open_clip
 from mmengine.logging import MMLogger
 from open_clip.transformer import VisionTransformer
 
+from medic_mm.checks import require, require_number
+from medic_mm.errors import UserError
+from medic_mm.helpers import nearest
 from medic_mm.models.teachers.base import seeded_construction
 from medic_mm.models.teachers.loading import names_a_file
 
@@ -61,6 +63,7 @@ class TowerSource:
 
     def build(self) -> VisionTransformer:
         """The image tower with seeded random weights."""
+        self._check_numbers()
         try:
             with seeded_construction():
                 return open_clip.CLIP(
@@ -69,8 +72,8 @@ class TowerSource:
                     text_cfg=NO_TEXT,
                     quick_gelu=self.quick_gelu,
                 ).visual
-        except TypeError as error:
-            raise ValueError(
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise UserError(
                 f'model={self.name}: open_clip does not accept its vision_cfg ({error})'
             ) from error
 
@@ -94,11 +97,26 @@ class TowerSource:
         self.config['quick_gelu'] = quick_gelu
         return True
 
+    def _check_numbers(self) -> None:
+        vision, _ = self.config['vision_cfg'], (self.image_size, self.patch_size)
+        for key, default in (('width', 768), ('layers', 12), ('head_width', 64)):
+            value = vision.get(key, default)
+            require_number(self.name, f'vision_cfg.{key}', value, low=1, integer=True)
+        width, head = vision.get('width', 768), vision.get('head_width', 64)
+        heads = width // head
+        require(
+            heads >= 1 and width % heads == 0,
+            f'vision_cfg.head_width={head} of {self.name} gives {heads} heads, which '
+            f'do not divide the width {width}',
+        )
+
     def _side(self, key: str, default: int, remedy: str) -> int:
         value = self.config['vision_cfg'].get(key, default)
-        sides = {value} if isinstance(value, int) else set(value)
+        sides = set(value) if isinstance(value, Sequence) else {value}
+        for side in sides:
+            require_number(self.name, f'vision_cfg.{key}', side, low=1, integer=True)
         if len(sides) > 1:
-            raise ValueError(
+            raise UserError(
                 f'model={self.name} has {key}={tuple(value)}, which is not '
                 f'square{remedy}'
             )
@@ -152,7 +170,7 @@ def _read_model(
         name, content = _named_config(model)
     config = dict(content.get('model_cfg', content))
     if 'vision_cfg' not in config or 'embed_dim' not in config:
-        raise ValueError(
+        raise UserError(
             f'model={name}: an open_clip config needs embed_dim and vision_cfg, but '
             f'has {", ".join(map(str, config)) or "no keys"}'
         )
@@ -160,7 +178,7 @@ def _read_model(
     timm_name = vision.get('timm_model_name')
     if timm_name or isinstance(vision.get('layers'), list | tuple):
         tower = f"timm's {timm_name}" if timm_name else 'a ResNet'
-        raise ValueError(
+        raise UserError(
             f'model={name} has {tower} as its image tower, but OpenCLIPTeacher takes '
             "open_clip's own ViT towers: for a ViT of timm use medic_mm.TimmTeacher"
         )
@@ -170,9 +188,9 @@ def _read_model(
 def _named_config(model: str) -> tuple[str, dict[str, Any]]:
     name = model.replace('/', '-')
     if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), 3)
-        raise ValueError(
-            f'model={model!r} is no model of open_clip'
+        near = nearest(name, open_clip.list_models())
+        raise UserError(
+            f'model={model!r} is not a model of open_clip'
             f'{"; near names: " + ", ".join(near) if near else ""}. Give a name of '
             'open_clip.list_models(), a config dict, or the path of an '
             'open_clip_config.json'
@@ -184,7 +202,7 @@ def _read_json(path: str) -> dict[str, Any]:
     try:
         return json.loads(Path(path).expanduser().read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f'model={path!r} cannot be read as the JSON config of an open_clip model '
             f'({error})'
         ) from error
@@ -197,7 +215,9 @@ def _find_tag(name: str, tag: str) -> dict[str, Any]:
         if open_clip.is_pretrained_cfg(known, tag):
             return open_clip.get_pretrained_cfg(known, tag)
     tags = open_clip.list_pretrained_tags_by_model(base)
-    raise ValueError(
+    near = nearest(tag, tags)
+    tags = near + [known for known in tags if known not in near]
+    raise UserError(
         f'weights={tag!r} is neither a local file nor a pretrained tag of {name}, '
         f'which has {"the tags " + ", ".join(tags) if tags else "no tags"}; a local '
         'file is given by a path or with a suffix such as .safetensors or .pt'

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
+from medic_mm.errors import UserError
+from medic_mm.helpers import nearest
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
+    check_numbers,
     recorded_outputs,
     seeded_construction,
 )
+from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
-    fetch,
     names_a_file,
     read_weight_file,
     require_weights,
@@ -77,9 +81,10 @@ class TimmTeacher(FrozenTeacher):
         require_weights(
             'TimmTeacher', weights, random_weights, "'timm' (timm's own weights)"
         )
+        check_numbers(self, layer=layer, input_size=input_size)
         self._kwargs = dict(model_kwargs or {})
         if taken := {'img_size', 'num_classes'} & set(self._kwargs):
-            raise ValueError(
+            raise UserError(
                 f'model_kwargs has {", ".join(sorted(taken))}, which TimmTeacher sets '
                 'itself: use input_size, and leave num_classes out'
             )
@@ -106,7 +111,7 @@ class TimmTeacher(FrozenTeacher):
         self.layer = block_index(layer, len(network.blocks), model)
         self.norm = norm
         if norm and isinstance(network.norm, nn.Identity):
-            raise ValueError(
+            raise UserError(
                 f'norm=True: {model} has no norm for its tokens (it normalises after '
                 'pooling); use norm=False'
             )
@@ -141,6 +146,12 @@ class TimmTeacher(FrozenTeacher):
         out.attention = weights[0].mean(1)[:, first:, first:]
         return out
 
+    @property
+    def gives_attention(self) -> bool:
+        """Whether :func:`explicit_attention` can read the block."""
+        block = self.network.blocks[self.layer]
+        return has_explicit_attention(getattr(block, 'attn', None))
+
     def extra_settings(self) -> tuple:
         """Settings that change the outputs, for the fingerprint."""
         return (self.model, sorted(self._kwargs.items()), self.layer, self.norm)
@@ -171,16 +182,33 @@ class TimmTeacher(FrozenTeacher):
     def _fetch(self) -> dict[str, Tensor]:
         config = self.network.pretrained_cfg
         hub = config.get('hf_hub_id')
-        source = f'huggingface.co/{hub}' if hub else config['url']
         loaded = fetch(
-            f"timm's weights of {self.model}", source, self.network, self._download
+            f"timm's weights of {self.model}",
+            hub_address(hub) if hub else config['url'],
+            self.network,
+            self._download,
+            self._kept,
         )
         return loaded.state_dict()
 
-    def _download(self) -> nn.Module:
+    def _kept(self) -> nn.Module | None:
+        config = self.network.pretrained_cfg
+        if not config.get('hf_hub_id'):
+            folder = Path(torch.hub.get_dir()) / 'checkpoints'
+            return (
+                self._download()
+                if (folder / Path(config['url']).name).is_file()
+                else None
+            )
+        name = config.get('hf_hub_filename')
+        names = [name] if name else ['model.safetensors', 'pytorch_model.bin']
+        file = kept_file(config['hf_hub_id'], names)
+        return self._download(pretrained_cfg_overlay=dict(file=file)) if file else None
+
+    def _download(self, **kwargs) -> nn.Module:
         # with the classifier of the tag, since timm loads strictly only then
         classes = self.network.pretrained_cfg['num_classes']
-        kwargs = {**self._kwargs, 'num_classes': classes}
+        kwargs = {**self._kwargs, **kwargs, 'num_classes': classes}
         with seeded_construction():
             loaded = timm.create_model(self.model, pretrained=True, **kwargs)
         loaded.reset_classifier(0)
@@ -198,8 +226,8 @@ def explicit_attention(attn: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ValueError: for an attention class that works otherwise.
     """
-    if not hasattr(attn, 'attn_drop') or not hasattr(attn, 'fused_attn'):
-        raise ValueError(
+    if not has_explicit_attention(attn):
+        raise UserError(
             f'attention cannot be read from {type(attn).__name__}: use another model '
             'or masks that need no attention'
         )
@@ -211,17 +239,39 @@ def explicit_attention(attn: nn.Module) -> Iterator[list[Tensor]]:
         attn.fused_attn = fused
 
 
+def has_explicit_attention(attn: nn.Module) -> bool:
+    """Whether :func:`explicit_attention` can read a block's attention."""
+    return isinstance(getattr(attn, 'attn_drop', None), nn.Module) and hasattr(
+        attn, 'fused_attn'
+    )
+
+
 def _build(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    name = model.split('.')[0]
+    name, _, tag = model.partition('.')
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise ValueError(
-            f'model={model!r} is no model of timm'
-            f'{"; near names: " + ", ".join(near) if near else ""}. Give a name of '
-            'timm.list_models()'
+        raise UserError(
+            f'model={model!r} is not a model of timm{_near(name, timm.list_models())}. '
+            'Give a name of timm.list_models()'
         )
-    with seeded_construction():
-        return timm.create_model(model, **{**kwargs, 'num_classes': 0})
+    known = [x.partition('.')[2] for x in timm.list_pretrained(f'{name}.*')]
+    try:
+        with seeded_construction():
+            return timm.create_model(model, **{**kwargs, 'num_classes': 0})
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if tag and tag not in known:
+            raise UserError(
+                f'model={model!r}: {tag!r} is not a tag of {name}{_near(tag, known)}. '
+                f'Give a name of timm.list_pretrained({name + ".*"!r})'
+            ) from error
+        raise UserError(
+            f'model={model!r}: timm does not build it with model_kwargs={kwargs} '
+            f'({error})'
+        ) from error
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = nearest(name, known)
+    return '; near names: ' + ', '.join(near) if near else ''
 
 
 def _require_tokens(model: str, network: nn.Module) -> None:
@@ -230,9 +280,10 @@ def _require_tokens(model: str, network: nn.Module) -> None:
     has_prefix = (
         forward and 'return_prefix_tokens' in inspect.signature(forward).parameters
     )
-    if not has_prefix or getattr(network, 'cls_token', None) is None:
-        raise ValueError(
-            f'model={model!r} has no class token beside its patch tokens in every '
+    needed = ('cls_token', 'blocks', 'patch_embed')
+    if not has_prefix or any(getattr(network, name, None) is None for name in needed):
+        raise UserError(
+            f'model={model!r} has no class token besides its patch tokens in every '
             'block, which a teacher needs: use a plain ViT with a class token, such as '
             'vit_base_patch16_224.mae'
         )
@@ -242,12 +293,12 @@ def _require_source(model: str, network: nn.Module, weights: str | None) -> None
     """Refuse ``weights`` that are neither a file nor timm's own."""
     config = network.pretrained_cfg
     if weights == FROM_TIMM and not (config.get('hf_hub_id') or config.get('url')):
-        raise ValueError(
+        raise UserError(
             f"weights='timm': timm has no weights of {model}; give a local file, or a "
             'model name with a tag that timm.list_pretrained() lists'
         )
     if weights not in (None, FROM_TIMM) and not names_a_file(weights):
-        raise ValueError(
+        raise UserError(
             f"weights={weights!r} of TimmTeacher is neither 'timm' nor a local file, "
             'which is given by a path or with a suffix such as .safetensors or .pth'
         )
@@ -258,7 +309,7 @@ def _require_activation(model: str, network: nn.Module, weights: str | None) -> 
     notes = ' '.join(network.pretrained_cfg.get('notes') or ())
     tag_counts = '.' in model or weights == FROM_TIMM
     if tag_counts and 'quickgelu' in notes and not _uses_quick_gelu(network):
-        raise ValueError(
+        raise UserError(
             f'model={model!r}: its weights were trained with QuickGELU but the network '
             f'has another activation; use model={_quick(model)!r}'
         )
