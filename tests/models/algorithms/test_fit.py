@@ -78,7 +78,7 @@ def test_images_that_are_not_one_batch_are_refused(build, method, images, words)
         ('mimhd', 'student_block', 1.0, 'student_block=1.0 .* whole number'),
         ('mimhd', 'student_block', True, 'student_block=True'),
         ('mimhd', 'mask_ratio', math.nan, 'mask_ratio=nan'),
-        ('mimhd', 'mask_ratio', 1.5, 'mask_ratio=1.5 .* at most 1'),
+        ('mimhd', 'mask_ratio', 1.5, 'mask_ratio=1.5 .* below 1'),
         ('medic', 'head.weights', dict(cls=[0, 3]), r'weights\.cls=\[0, 3\]'),
         ('medic', 'head.weights', dict(cls=math.nan), r'weights\.cls=nan'),
         ('mimhd', 'head.weights', dict(qk='1', vv=1), r"weights\.qk='1'"),
