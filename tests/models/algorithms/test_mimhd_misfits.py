@@ -30,8 +30,9 @@ MISFITS = [
     ),
     (('backbone', 'final_norm'), False, 'backbone.final_norm=True'),
     (('backbone', 'type'), 'mmpretrain.VisionTransformer', 'medic_mm.RelationViT'),
-    (('mask_ratio',), 0.0, 'mask_ratio=0.0 hides 0 of 16'),
-    (('mask_ratio',), 1.0, 'mask_ratio=1.0 hides 16 of 16'),
+    (('mask_ratio',), 0.05, 'mask_ratio=0.05 hides 0 of 16'),
+    (('mask_ratio',), 0.0, 'mask_ratio=0.0 .* above 0'),
+    (('mask_ratio',), 1.0, 'mask_ratio=1.0 .* below 1'),
 ]
 
 
