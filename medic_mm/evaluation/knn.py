@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.evaluation.neighbours import nearest_neighbours
 
 #: Queries that vote at once: bounds the memory, leaves the result as it is.
@@ -53,7 +54,7 @@ def knn_predict(
     similarity 0 to everything.
 
     Raises:
-        ValueError: for an empty bank, absent or out-of-range labels, widths that
+        UserError: for an empty bank, absent or out-of-range labels, widths that
             differ, features with NaN or infinity, or ``k`` or ``temperature`` that is
             not positive.
     """
@@ -118,7 +119,7 @@ def knn_hits(
     Returns:
         Counts, int64 ``(len(ks), len(topk))``, on the CPU.
     """
-    _check_labels('test_labels', test_labels, len(test_feats), num_classes)
+    check_labels('test_labels', test_labels, len(test_feats), num_classes)
     labels = test_labels.cpu().long()
     hits = torch.zeros(len(ks), len(topk), dtype=torch.int64)
     for rows, scores in _scores_by_chunk(
@@ -147,10 +148,10 @@ def knn_accuracy(
         ``{k: {n: accuracy of the n best classes}}``.
 
     Raises:
-        ValueError: also for no queries at all.
+        UserError: also for no queries at all.
     """
     if len(test_feats) == 0:
-        raise ValueError('test_feats is empty: k-NN accuracy needs at least one query')
+        raise UserError('test_feats is empty: k-NN accuracy needs at least one query')
     hits = knn_hits(
         train_feats,
         train_labels,
@@ -195,15 +196,15 @@ def check_settings(ks: Sequence[int], temperature: float) -> None:
     """Refuse numbers of neighbours or a temperature that are not positive.
 
     Raises:
-        ValueError: names the setting and its value.
+        UserError: names the setting and its value.
     """
     if len(ks) == 0:
-        raise ValueError('k is empty: name at least one number of neighbours')
+        raise UserError('k is empty: name at least one number of neighbours')
     for k in ks:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f'k={k!r} must be a whole number of 1 or more')
+            raise UserError(f'k={k!r} must be a whole number of 1 or more')
     if not temperature > 0:
-        raise ValueError(f'temperature={temperature} must be greater than 0')
+        raise UserError(f'temperature={temperature} must be greater than 0')
 
 
 def _scores_by_chunk(
@@ -216,7 +217,7 @@ def _scores_by_chunk(
     device: torch.device | str | None,
 ) -> Iterator[tuple[slice, dict[int, Tensor]]]:
     """Check the input, then yield slices of the queries with their scores."""
-    _check_input(train_feats, train_labels, test_feats, num_classes)
+    check_features(train_feats, train_labels, test_feats, num_classes)
     check_settings(ks, temperature)
     if max(ks) > len(train_feats):
         warnings.warn(
@@ -255,41 +256,51 @@ def _vote(
     return scores
 
 
-def _check_input(
+def check_features(
     train_feats: Tensor, train_labels: Tensor, test_feats: Tensor, num_classes: int
 ) -> None:
+    """Refuse features and training labels of other shapes, none, or out of range.
+
+    Raises:
+        UserError: names the argument, what it is and what it must be.
+    """
     for name, features in (('train_feats', train_feats), ('test_feats', test_feats)):
         if features.ndim != 2:
-            raise ValueError(
+            raise UserError(
                 f'{name} has shape {tuple(features.shape)} but must be (N, D): one row '
                 'of D numbers for each image'
             )
     if train_feats.shape[1] != test_feats.shape[1]:
-        raise ValueError(
+        raise UserError(
             f'train_feats has {train_feats.shape[1]} dimensions but test_feats '
             f'{test_feats.shape[1]}: both must come from the same network'
         )
     if len(train_feats) == 0:
-        raise ValueError('train_feats is empty: k-NN needs at least one bank feature')
+        raise UserError('train_feats is empty: at least one training image is needed')
     if num_classes < 1:
-        raise ValueError(f'num_classes={num_classes} must be 1 or more')
-    _check_labels('train_labels', train_labels, len(train_feats), num_classes)
+        raise UserError(f'num_classes={num_classes} must be 1 or more')
+    check_labels('train_labels', train_labels, len(train_feats), num_classes)
 
 
-def _check_labels(
+def check_labels(
     name: str, labels: Tensor | None, length: int, num_classes: int
 ) -> None:
+    """Refuse labels that are not one class number for each of ``length`` features.
+
+    Raises:
+        UserError: names the argument, what it is and what it must be.
+    """
     if labels is None:
-        raise ValueError(f'{name} is None: k-NN needs the class of each feature')
+        raise UserError(f'{name} is None: the class of each feature is needed')
     if labels.shape != (length,):
-        raise ValueError(
+        raise UserError(
             f'{name} has shape {tuple(labels.shape)} but must be ({length},): one '
             'class for each feature'
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f'{name} has dtype {labels.dtype} but must hold integers')
+        raise UserError(f'{name} has dtype {labels.dtype} but must hold integers')
     if length and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(
+        raise UserError(
             f'{name} holds classes {int(labels.min())} to {int(labels.max())} but '
             f'num_classes={num_classes} allows 0 to {num_classes - 1}'
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
 from mmengine.dist import all_reduce, get_dist_info
+from mmengine.logging import print_log
 from torch import Tensor
 
 from medic_mm.evaluation.features import Features
 from medic_mm.evaluation.knn import knn_hits
 from medic_mm.evaluation.rankme import rankme
+from medic_mm.helpers import listed
 
 TOPK = (1, 5)
 
@@ -41,6 +44,14 @@ def knn_metrics(
     """
     topk = [n for n in TOPK if n < num_classes or n == 1]
     names = [f'top{n}_k{k}' for k in ks for n in topk]
+    beyond = [k for k in ks if k > len(train.labels)]
+    if beyond:
+        print_log(
+            f'k={listed(beyond)} is more than the {len(train.labels)} training images '
+            'of k-NN: all of them vote, as with the largest k that there is',
+            'current',
+            logging.WARNING,
+        )
     metrics: dict[str, dict[str, float]] = {}
     for feature, queries in test.values.items():
         bank = train.values[feature]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medic_mm.errors import UserError
+from medic_mm.evaluation.knn import check_features, check_labels
 from medic_mm.sampling import held_out
 
 #: Learning rates to choose from, for features of deviation 1 and batches of 256.
@@ -69,9 +70,11 @@ def linear_probe(
         device: Where to compute; default: the features' own.
 
     Raises:
-        UserError: for settings out of range, fewer than ten images, no class with two
-            of them, features with NaN or infinity.
+        UserError: for settings out of range, shapes or labels that do not fit, fewer
+            than ten images, no class with two of them, features with NaN or infinity.
     """
+    check_features(train_features, train_labels, test_features, num_classes)
+    check_labels('test_labels', test_labels, len(test_features), num_classes)
     _check(train_features, test_features, lrs, epochs, batch_size)
     if len(train_labels.unique()) == len(train_labels):
         raise UserError(
@@ -155,6 +158,8 @@ def _check(
         raise UserError(
             f'{len(train)} training images: the linear probe needs {HELD_OUT} or more'
         )
+    if len(test) == 0:
+        raise UserError('there are no test images: the linear probe needs one or more')
     for name, features in (('train', train), ('test', test)):
         if not bool(torch.isfinite(features.sum(dtype=torch.float64))):
             raise UserError(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 #: Sizes that bound the memory and leave the result as it is.
 QUERY_CHUNK = 512
 BANK_CHUNK = 16384
@@ -41,10 +43,10 @@ def nearest_neighbours(
         int64 ``(Q, k)``; both on the CPU. Equal similarities are in the bank's order.
 
     Raises:
-        ValueError: for ``k`` out of range, or features with NaN or infinity.
+        UserError: for ``k`` out of range, or features with NaN or infinity.
     """
     if not 1 <= k <= len(bank):
-        raise ValueError(f'k={k} must be 1 to {len(bank)}, the size of the bank')
+        raise UserError(f'k={k} must be 1 to {len(bank)}, the size of the bank')
     device = queries.device if device is None else torch.device(device)
     best = torch.full((len(queries), k), _LEAST_KEY, dtype=torch.int64)
     for first in range(0, len(bank), bank_chunk):
@@ -62,7 +64,7 @@ def _normalise(features: Tensor, name: str, device: torch.device) -> Tensor:
     # squares of very small or large values leave float32: scale first
     largest = features.abs().amax(dim=1, keepdim=True)
     if not torch.isfinite(largest).all():
-        raise ValueError(f'{name} has NaN or infinite values: the network diverged')
+        raise UserError(f'{name} has NaN or infinite values: the network diverged')
     return F.normalize(features / largest.clamp_min(_TINY), dim=1)
 
 

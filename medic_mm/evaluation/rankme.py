@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 _CHUNK = 8192
 
 
@@ -24,10 +26,10 @@ def rankme(features: Tensor, eps: float = 1e-7) -> float:
         features that are all zero.
 
     Raises:
-        ValueError: for an empty matrix, or one with NaN or infinity.
+        UserError: for an empty matrix, or one with NaN or infinity.
     """
     if features.ndim != 2 or features.numel() == 0:
-        raise ValueError(
+        raise UserError(
             f'features has shape {tuple(features.shape)} but must be (N, D), not empty'
         )
     if len(features) < features.shape[1]:
@@ -39,7 +41,7 @@ def rankme(features: Tensor, eps: float = 1e-7) -> float:
         part = features[start : start + _CHUNK].to('cpu', torch.float64)
         gram.addmm_(part.T, part)
     if not torch.isfinite(gram).all():
-        raise ValueError('features has NaN or infinite values: the network diverged')
+        raise UserError('features has NaN or infinite values: the network diverged')
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     total = singular.sum()
     if total == 0:

@@ -113,6 +113,28 @@ def test_refuses_settings(settings, words):
         linear_probe(features, labels, features, labels, 4, **settings)
 
 
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(train=torch.zeros(20)), r'train_feats has shape \(20,\)'),
+        (dict(test=torch.zeros(20, 5)), '8 dimensions but test_feats 5'),
+        (dict(labels=torch.zeros(19).long()), r'train_labels has shape \(19,\)'),
+        (dict(labels=torch.arange(20)), 'holds classes 0 to 19 but num_classes=4'),
+        (dict(wanted=torch.full((20,), 4)), 'test_labels holds classes 4 to 4'),
+        (dict(labels=None), 'train_labels is None'),
+        (
+            dict(test=torch.zeros(0, 8), wanted=torch.zeros(0).long()),
+            'there are no test images',
+        ),
+    ],
+)
+def test_refuses_what_does_not_fit(change, words):
+    features, labels = clusters(20, 0)
+    given = dict(train=features, labels=labels, test=features, wanted=labels)
+    with pytest.raises(UserError, match=words):
+        linear_probe(*{**given, **change}.values(), 4)
+
+
 def test_refuses_broken_features():
     features, labels = clusters(20, 0)
     broken = features.clone()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medic_mm.apis.image_files import find_images, load_images
 from medic_mm.apis.knn import find_dataloaders
+from medic_mm.datasets.folder_positions import check_settings
 from medic_mm.errors import UserError
 from medic_mm.registry import DATASETS
 from medic_mm.sampling import in_turns
@@ -47,6 +48,7 @@ def choose_images(
         settings = find_dataloaders(config)[1]['dataset']
     except UserError as error:
         raise UserError(f'no IMAGES are given, and {error}') from error
+    check_settings(settings)
     try:
         dataset = DATASETS.build(copy.deepcopy(settings))
     except (OSError, RuntimeError) as error:
