@@ -5,8 +5,8 @@
 
 The layout of SOURCE is found by itself: mmpretrain's, mmseg's, timm's, the official
 MAE's, open_clip's visual tower, the released MEDiC, MaskDistill and TinyMIM, or Hugging
-Face's ViTMAE. The ending of DEST decides its format: .safetensors or .pth. What is left
-out is printed. docs/checkpoints.md has the table of layouts.
+Face's ViT and ViTMAE. The ending of DEST decides its format: .safetensors or .pth. What
+is left out is printed. docs/checkpoints.md has the table of layouts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--patch-size', type=int, metavar='N', help='resize the patch embedding'
     )
+    parser.add_argument(
+        '--source-grid',
+        type=int,
+        nargs=2,
+        metavar=('ROWS', 'COLUMNS'),
+        help='patches that the positions in SOURCE are for, where it does not say '
+        '(default: a square)',
+    )
     return parser.parse_args()
 
 
@@ -50,6 +58,7 @@ def main() -> None:
             layout=args.layout,
             img_size=args.img_size,
             patch_size=args.patch_size,
+            source_grid=args.source_grid,
         )
     print(report.text())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,19 @@ from typing import Any
 from torch import Tensor
 
 from medic_mm.checkpoints.description import describe_run, read_description
+from medic_mm.checkpoints.grid import KEY as GRID
+from medic_mm.checkpoints.grid import Grid, find_grid, grid_text, recorded_grid
 from medic_mm.checkpoints.key_maps import LAYOUTS, TARGETS, convert_weights
-from medic_mm.checkpoints.layouts import translate
 from medic_mm.checkpoints.loading import (
     WEIGHT_KEYS,
     find_weights,
     read_checkpoint,
 )
-from medic_mm.checkpoints.resize import resize_weights
+from medic_mm.checkpoints.resize import positions_in, resize_weights, resized_grid
 from medic_mm.checkpoints.saving import SUFFIXES, save_weights
-from medic_mm.errors import UserError
-from medic_mm.helpers import listed
+from medic_mm.errors import FileError, UserError
 
 __all__ = ['LAYOUTS', 'TARGETS', 'FileConversion', 'convert_file']
-
-# an encoder has these, whatever else it has
-_ENCODER = ('backbone.cls_token', 'backbone.layers.0.attn.qkv.weight')
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class FileConversion:
             logs).
         folded: LayerScales that are now part of their projections, as in mmpretrain.
         description: What is known of the run: method, teacher, epoch and the like.
+        notes: What had to be assumed.
     """
 
     path: Path
@@ -53,6 +52,7 @@ class FileConversion:
     entries_left_out: tuple[str, ...]
     folded: tuple[str, ...]
     description: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
         """A report for the terminal; every weight left out is named."""
@@ -78,6 +78,7 @@ class FileConversion:
             lines.append(
                 f'  left out beside the weights: {", ".join(self.entries_left_out)}'
             )
+        lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(lines)
 
 
@@ -88,6 +89,7 @@ def convert_file(
     layout: str = 'auto',
     img_size: int | None = None,
     patch_size: int | None = None,
+    source_grid: Sequence[int] | None = None,
 ) -> FileConversion:
     """Convert a checkpoint.
 
@@ -103,22 +105,27 @@ def convert_file(
         layout: Layout of ``source``; ``'auto'`` finds it.
         img_size: Pixels a side to resize position embeddings for; None keeps them.
         patch_size: Pixels a side to resize the patch embedding to; None keeps it.
+        source_grid: Rows and columns of patches that the positions in ``source`` are
+            for. Default: those that its config or description says, else a square,
+            which the report and the log then say.
 
     Raises:
         UserError: one sentence, where the file is missing, torn, carries code, is of
-            no known layout, a teacher's, or without an encoder; or where sizes do not
-            divide.
+            no known layout, a teacher's, or without a whole encoder of finite numbers;
+            or where sizes do not divide.
     """
     source, dest = Path(source), Path(dest)
     _check_paths(source, dest)
     try:
         content = read_checkpoint(source, mmap=True)
         weights = find_weights(source, content)
-        done = convert_weights(weights, layout, to)
-        _require_encoder(done.weights, to)
-        resized, spare = resize_weights(done.weights, img_size, patch_size)
-    except (FileNotFoundError, RuntimeError, ValueError) as error:
-        sentence = str(error)
+        done = convert_weights(weights, layout, to, whole=f'checkpoint {source}')
+        known = recorded_grid(source, content)
+        resizes = img_size is not None or patch_size is not None
+        grid, note = _grid(done.weights, source, source_grid, known, resizes)
+        resized, spare = resize_weights(done.weights, img_size, patch_size, grid)
+    except (OSError, RuntimeError, ValueError) as error:
+        sentence = ' '.join(str(error).split())
         if str(source) not in sentence:
             sentence = f'checkpoint {source}: {sentence}'
         raise UserError(sentence) from error
@@ -130,6 +137,12 @@ def convert_file(
     for name, size in (('img_size', img_size), ('patch_size', patch_size)):
         if size is not None:
             description[name] = str(size)
+    description.pop(GRID, None)
+    if grid and not note:
+        new_grid = resized_grid(done.weights, grid, img_size, patch_size)
+        description[GRID] = grid_text(new_grid)
+    if note:
+        logging.getLogger(__name__).warning(note)
     plain = _plain(meta) if isinstance(meta, Mapping) else {}
     save_weights(resized, dest, description, plain, key='model' if to == 'mae' else '')
     return FileConversion(
@@ -141,6 +154,7 @@ def convert_file(
         entries_left_out=_other_entries(content, weights),
         folded=done.folded,
         description=description,
+        notes=(note,) if note else (),
     )
 
 
@@ -154,14 +168,29 @@ def _check_paths(source: Path, dest: Path) -> None:
         raise UserError(f'DEST={str(dest)!r} is SOURCE itself: name another file')
 
 
-def _require_encoder(weights: Mapping[str, Tensor], layout: str) -> None:
-    names = {translate(name, layout, 'mmpretrain') for name in weights}
-    missing = [name for name in _ENCODER if name not in names]
-    if missing:
-        raise ValueError(
-            f'there is no backbone in it (it has {listed(weights)}): give the '
-            'checkpoint of a pre-training or of a fine-tuned Vision Transformer'
-        )
+def _grid(
+    weights: Mapping[str, Tensor],
+    source: Path,
+    given: Sequence[int] | None,
+    recorded: Grid | None,
+    resizes: bool,
+) -> tuple[Grid | None, str]:
+    """Rows and columns of the positions, and what was assumed or is not known."""
+    name = positions_in(weights)
+    if name is None:
+        if given is not None:
+            raise UserError(
+                f'source_grid={tuple(given)}: checkpoint {source} has no position '
+                'embeddings, so leave it out'
+            )
+        return None, ''
+    count = weights[name].shape[1] - 1
+    try:
+        return find_grid(count, name, f'checkpoint {source}', given, recorded)
+    except FileError as error:  # of no concern where they are only carried over
+        if resizes:
+            raise
+        return None, str(error)
 
 
 def _other_entries(
@@ -171,7 +200,9 @@ def _other_entries(
     found = next((k for k in WEIGHT_KEYS if isinstance(content.get(k), dict)), None)
     if found is None:
         return tuple(str(key) for key in content if key not in weights)
-    return tuple(str(key) for key in content if key not in (found, 'meta'))
+    beside = [key for key in content if key not in (found, 'meta')]
+    values = [f'{found}.{key}' for key in content[found] if key not in weights]
+    return tuple(map(str, beside + values))
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:

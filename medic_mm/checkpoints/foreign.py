@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from medic_mm.checkpoints.layouts import detect_layout, translate
+from medic_mm.checkpoints.surroundings import CLASSIFIER
+from medic_mm.checkpoints.values import require_numbers
+from medic_mm.errors import FileError
 from medic_mm.helpers import listed
 
 _Weights = dict[str, Tensor]
@@ -22,21 +25,32 @@ _STUDENT = 'student.'
 _RELEASED = re.compile(r'blocks\.\d+\.(gamma_[12]|attn\.[qv]_bias)')
 _TO_TIMM = {'gamma_1': 'ls1.gamma', 'gamma_2': 'ls2.gamma'}
 
-# transformers.ViTMAEForPreTraining, and ViTMAEModel without 'vit.'
+# transformers' ViT and ViTMAE, with 'vit.' below a head: the files of all versions (in
+# 5 the decoder's blocks got another name), and the names of the networks of version 5
 _HUGGING_FACE = re.compile(r'(vit\.)?embeddings\.(cls_token|position_embeddings|patch)')
-_PARTS = ('query', 'key', 'value')
+_PARTS = (('query', 'key', 'value'), ('q_proj', 'k_proj', 'v_proj'))
+_HUGGING_FACE_OUTSIDE = {
+    'classifier.': CLASSIFIER,
+    'pooler.': 'pooler, which only a classifier uses',
+    'decoder.0.': 'decoder of masked image modelling',
+    'embeddings.mask_token': 'mask token of pre-training',
+}
 _HUGGING_FACE_NAMES = (
     ('embeddings.cls_token', 'cls_token'),
     ('embeddings.position_embeddings', 'pos_embed'),
     ('embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
     ('encoder.layer.', 'blocks.'),
+    ('layers.', 'blocks.'),
     ('layernorm.', 'norm.'),
     ('decoder.decoder_layers.', 'decoder_blocks.'),
+    ('decoder.decoder_encoder.layer.', 'decoder_blocks.'),
     ('decoder.', ''),
 )
 _HUGGING_FACE_BLOCK = (
     ('attention.attention.', 'attn.'),
     ('attention.output.dense.', 'attn.proj.'),
+    ('attention.o_proj.', 'attn.proj.'),
+    ('attention.', 'attn.'),
     ('layernorm_before.', 'norm1.'),
     ('layernorm_after.', 'norm2.'),
     ('intermediate.dense.', 'mlp.fc1.'),
@@ -50,8 +64,8 @@ def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str
     Beside the layouts themselves: weights of distributed or compiled networks
     (``module.``, ``_orig_mod.``), the released MEDiC and MaskDistill
     (``module.student.*``, or the student alone), TinyMIM (the official MAE's names),
-    Hugging Face's ViTMAE, a bare ``VisionTransformer`` of mmpretrain, and a segmentor
-    with mmseg's MAE in it.
+    Hugging Face's ViT and ViTMAE, a bare ``VisionTransformer`` of mmpretrain, and a
+    segmentor with mmseg's MAE in it.
 
     Returns:
         The weights, their layout, and the names left out, each with a reason.
@@ -61,7 +75,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str
     """
     weights = _unwrap(dict(state_dict))
     if weights and all(name.startswith(_TEACHERS) for name in weights):
-        raise ValueError(
+        raise FileError(
             f'the weights are those of a teacher alone ({listed(weights)}): give '
             "the student's checkpoint"
         )
@@ -70,11 +84,9 @@ def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str
     ):
         return _from_released(weights)
     if any(map(_HUGGING_FACE.match, weights)):
-        return _from_hugging_face(weights), 'mae', {}
-    if any(
-        re.fullmatch(r'layers\.\d+\.attn\.gamma1\.weight', name) for name in weights
-    ):
-        return {f'backbone.{k}': v for k, v in weights.items()}, 'mmpretrain', {}
+        return _from_hugging_face(weights)
+    if _is_bare_host(weights):
+        return below_backbone(weights), 'mmpretrain', {}
     if any(name.startswith('decode_head.') for name in weights) and any(
         re.fullmatch(r'backbone\.layers\.\d+\.gamma_1', name) for name in weights
     ):
@@ -110,60 +122,136 @@ def _from_released(weights: _Weights) -> tuple[_Weights, str, dict[str, str]]:
         return _to_beit(weights), 'mmpretrain', left_out
     if weights.pop('mask_token', None) is not None:
         left_out['mask_token'] = 'mask token of pre-training'
-    renamed = {}
+    found = []
     for name, value in _join_biases(weights).items():
         start, _, last = name.rpartition('.')
-        renamed[f'{start}.{_TO_TIMM[last]}' if last in _TO_TIMM else name] = value
-    return renamed, 'timm', left_out
+        new = f'{start}.{_TO_TIMM[last]}' if last in _TO_TIMM else name
+        found.append((name, new, value))
+    return renamed_once(found), 'timm', left_out
 
 
 def _join_biases(weights: _Weights) -> _Weights:
     """Queries and values have a bias of their own, keys have none: zeros."""
-    joined = {}
+    found = []
     for name, value in weights.items():
-        if name.endswith('attn.q_bias'):
-            start = name.removesuffix('q_bias')
-            values = weights[f'{start}v_bias']
-            parts = (value, torch.zeros_like(value), values)
-            joined[f'{start}qkv.bias'] = torch.cat(parts)
-        elif not name.endswith('attn.v_bias'):
-            joined[name] = value
-    return joined
+        if not name.endswith(('attn.q_bias', 'attn.v_bias')):
+            found.append((name, name, value))
+            continue
+        start = name[: -len('q_bias')]
+        both = [f'{start}q_bias', f'{start}v_bias']
+        if name == both[0] or both[0] not in weights:
+            query, values = _stacked(both, weights).chunk(2)
+            joined = torch.cat([query, torch.zeros_like(query), values])
+            found.append((name, f'{start}qkv.bias', joined))
+    return renamed_once(found)
 
 
 def _to_beit(weights: _Weights) -> _Weights:
     """The host's BEiT keeps these names, below ``backbone.``, but for the blocks."""
-    renamed = {}
+    found = []
     for name, value in weights.items():
         new = translate(name, 'timm', 'mmpretrain')
         if not new:
             new = 'backbone.' + re.sub(r'^blocks\.', 'layers.', name)
-        if not name.startswith('head.'):
-            renamed[new] = value
-        else:
-            renamed[name] = value
-    return renamed
+        found.append((name, name if name.startswith('head.') else new, value))
+    return renamed_once(found)
 
 
-def _from_hugging_face(weights: _Weights) -> _Weights:
+def _from_hugging_face(weights: _Weights) -> tuple[_Weights, str, dict[str, str]]:
     """Into the official MAE's names, with queries, keys and values stacked."""
-    renamed: _Weights = {}
+    left_out = {}
+    found: list[tuple[str, str, Tensor]] = []
     for name, value in weights.items():
-        new = _rename_start(name.removeprefix('vit.'), _HUGGING_FACE_NAMES)
+        short = name.removeprefix('vit.')
+        outside = [k for k in _HUGGING_FACE_OUTSIDE if short.startswith(k)]
+        if outside:
+            left_out[name] = _HUGGING_FACE_OUTSIDE[outside[0]]
+            continue
+        new = _rename_start(short, _HUGGING_FACE_NAMES)
         block = re.match(r'(?:decoder_)?blocks\.\d+\.', new)
         if block:
             new = block[0] + _rename_start(new[block.end() :], _HUGGING_FACE_BLOCK)
-        part = re.fullmatch(r'(.*\.attn\.)(query|key|value)\.(weight|bias)', new)
-        if part is None:
-            renamed[new] = value
-        elif part[2] == 'query':
-            others = [name.replace('.query.', f'.{other}.') for other in _PARTS]
-            missing = [other for other in others if other not in weights]
-            if missing:
-                raise ValueError(f'{name} has no {listed(missing)} beside it')
-            stacked = torch.cat([weights[other] for other in others])
-            renamed[f'{part[1]}qkv.{part[3]}'] = stacked
+        part = re.fullmatch(r'(.*\.attn\.)(\w+)\.(weight|bias)', new)
+        style = [style for style in _PARTS if part and part[2] in style]
+        if part is None or not style:
+            found.append((name, new, value))
+            continue
+        start, _, end = name.rpartition(f'.{part[2]}.')
+        three = [f'{start}.{which}.{end}' for which in style[0]]
+        # once, at the first of the three that is there
+        if name == next(other for other in three if other in weights):
+            stacked = _stacked(three, weights)
+            found.append((name, f'{part[1]}qkv.{part[3]}', stacked))
+    return renamed_once(found), 'mae', left_out
+
+
+def _stacked(names: Sequence[str], weights: Mapping[str, Tensor]) -> Tensor:
+    """Queries, keys and values in one tensor, where all are there and alike.
+
+    Args:
+        names: Theirs.
+        weights: The checkpoint.
+
+    Raises:
+        FileError: for one that is missing, of another shape or type, or not a tensor of
+            numbers.
+    """
+    missing = [name for name in names if name not in weights]
+    if missing:
+        given = next(name for name in names if name in weights)
+        raise FileError(f'{given} has no {listed(missing)} beside it')
+    parts = {name: weights[name] for name in names}
+    require_numbers({k: v for k, v in parts.items() if not v.is_meta}, 'the checkpoint')
+    kinds = {(tuple(value.shape), value.dtype) for value in parts.values()}
+    if len(kinds) > 1:
+        shapes = [f'{name} {tuple(value.shape)}' for name, value in parts.items()]
+        raise FileError(f'{listed(shapes)} are not of one shape and type')
+    return torch.cat(list(parts.values()))
+
+
+def renamed_once(found: Iterable[tuple[str, str, Tensor]]) -> _Weights:
+    """Weights under new names.
+
+    Args:
+        found: Old name, new name, and value.
+
+    Raises:
+        FileError: where two of them get the same name.
+    """
+    origins: dict[str, str] = {}
+    renamed: _Weights = {}
+    for old, new, value in found:
+        if new in renamed:
+            raise FileError(f'{origins[new]} and {old} are the same weight ({new})')
+        origins[new], renamed[new] = old, value
     return renamed
+
+
+def below_backbone(weights: _Weights) -> _Weights:
+    """A network of mmpretrain's own as a part of an algorithm: ``backbone.*``."""
+    if any(name.startswith('backbone.') for name in weights):
+        return weights
+    below = {f'backbone.{name}': value for name, value in weights.items()}
+    fits = any(
+        translate(name, 'mmpretrain', 'mmpretrain') is not None for name in below
+    )
+    return below if fits else weights
+
+
+def _is_bare_host(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are a network of mmpretrain's own, without ``backbone.``.
+
+    Most of its names are mmseg's too; LayerScale and some norms are not.
+    """
+    own = [
+        name
+        for name in weights
+        if translate(name, 'mmseg', 'mmseg') is None and 'relative_position' not in name
+    ]
+    return bool(own) and all(
+        translate(f'backbone.{name}', 'mmpretrain', 'mmpretrain') is not None
+        for name in weights
+    )
 
 
 def _rename_start(name: str, table: tuple[tuple[str, str], ...]) -> str:

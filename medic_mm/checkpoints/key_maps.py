@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from medic_mm.checkpoints.foreign import recognise
+from medic_mm.checkpoints.encoder import require_whole
+from medic_mm.checkpoints.foreign import below_backbone, recognise, renamed_once
 from medic_mm.checkpoints.layer_scale import fold_layer_scale
 from medic_mm.checkpoints.layouts import (
     LAYOUTS,
@@ -18,6 +19,7 @@ from medic_mm.checkpoints.layouts import (
     translate,
 )
 from medic_mm.checkpoints.surroundings import split_off
+from medic_mm.errors import UserError
 from medic_mm.helpers import listed
 
 __all__ = [
@@ -81,7 +83,7 @@ def convert_keys(
         state_dict: Weights of an encoder, and whatever stands beside it.
         source: Layout of ``state_dict``, one of :data:`LAYOUTS`; ``'auto'`` finds it
             and takes checkpoints of the released MEDiC, MaskDistill and TinyMIM and of
-            Hugging Face's ViTMAE too.
+            Hugging Face's ViT and ViTMAE as well.
         target: Layout wanted, one of :data:`TARGETS`.
 
     Raises:
@@ -95,17 +97,37 @@ def convert_keys(
 
 
 def convert_weights(
-    state_dict: Mapping[str, Tensor], source: str = 'auto', target: str = 'mmpretrain'
+    state_dict: Mapping[str, Tensor],
+    source: str = 'auto',
+    target: str = 'mmpretrain',
+    whole: str = '',
 ) -> Conversion:
-    """:func:`convert_keys` with a report of what was left out."""
+    """:func:`convert_keys` with a report of what was left out.
+
+    Args:
+        state_dict: As in :func:`convert_keys`.
+        source: Likewise.
+        target: Likewise.
+        whole: Name of the file, to require that it holds a whole encoder, in numbers
+            that can be used; ``''`` converts parts as well.
+    """
     _check('source', source, ('auto', *LAYOUTS))
     _check('target', target, TARGETS)
     weights = dict(state_dict)
     left_out: dict[str, str] = {}
     if source == 'auto':
         weights, source, left_out = recognise(weights)
+    elif source == 'mmpretrain':
+        weights = below_backbone(weights)
     weights, outside = split_off(weights, source)
     hub = _rename(weights, source)
+    if not hub:
+        raise UserError(
+            f'nothing can be converted from {source!r} to {target!r}: there are '
+            f'{listed(state_dict)}'
+        )
+    if whole:
+        require_whole(hub, source, whole, decoder=target in ('mmpretrain', 'mae'))
     folded: tuple[str, ...] = ()
     if target == 'mae':
         hub, folded = fold_layer_scale(hub)
@@ -122,7 +144,7 @@ def _names(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
     names = {name: translate(name, source, 'mmpretrain') for name in weights}
     unknown = [name for name, new in names.items() if not new]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f'{len(unknown)} of {len(names)} names do not belong to a Vision '
             f'Transformer in the layout {source!r}: {listed(unknown)}'
         )
@@ -130,7 +152,9 @@ def _names(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
 
 
 def _rename(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    renamed = {new: weights[old] for old, new in _names(weights, source).items()}
+    renamed = renamed_once(
+        (old, new, weights[old]) for old, new in _names(weights, source).items()
+    )
     if source == 'open_clip':  # (D,) and (1 + L, D)
         for name in ('backbone.cls_token', 'backbone.pos_embed'):
             if name in renamed:
@@ -147,7 +171,7 @@ def _place(
     homeless = [name for name, new in names.items() if not new]
     needed = [name for name in homeless if not name.startswith(_SPARE)]
     if needed:
-        raise ValueError(
+        raise UserError(
             f'the layout {target!r} has no place for {listed(needed)}, without '
             'which the encoder computes something else'
         )
@@ -156,6 +180,6 @@ def _place(
 
 def _check(setting: str, layout: str, known: tuple[str, ...]) -> None:
     if layout not in known:
-        raise ValueError(
+        raise UserError(
             f'{setting}={layout!r} is no known layout: use one of {", ".join(known)}'
         )

@@ -9,7 +9,8 @@ from torch import Tensor
 from medic_mm.checkpoints.layouts import translate
 
 _NO_ENCODER = 'not part of the encoder'
-_CLASSIFIER = 'classifier'
+#: Why a fine-tuned network's last layer is left out.
+CLASSIFIER = 'classifier'
 _INDEX = 'index that each network computes by itself'
 
 # where the encoder lies in a whole model of a code base, and what is beside it
@@ -57,7 +58,7 @@ def _reason(name: str, value: Tensor, source: str) -> str:
         known = name.startswith('backbone.') or translate(name, source, source)
         return '' if known else _NO_ENCODER
     if source == 'timm':
-        return _CLASSIFIER if name.startswith('head.') else ''
+        return CLASSIFIER if name.startswith('head.') else ''
     if source == 'open_clip':
         return 'projection into the space of texts' if name == 'proj' else ''
     if source == 'mmseg':

@@ -105,7 +105,7 @@ def test_what_cannot_be_resized_is_refused() -> None:
     with pytest.raises(ValueError, match='img_size=18 is not a multiple of patch_size'):
         resize_weights(weights, img_size=18)
     oblong = {**weights, 'backbone.pos_embed': torch.zeros(1, 13, vits.DIMS)}
-    with pytest.raises(ValueError, match='13 tokens, which are no class token and a'):
+    with pytest.raises(ValueError, match='12 patches, which are not a square, and'):
         resize_weights(oblong, img_size=32)
     table = 'backbone.rel_pos_bias.relative_position_bias_table'
     with pytest.raises(ValueError, match='only absolute position embeddings can'):

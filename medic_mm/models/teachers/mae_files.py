@@ -10,8 +10,11 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from medic_mm.checkpoints.key_maps import convert_keys, detect_layout
+from medic_mm.checkpoints.key_maps import convert_weights
 from medic_mm.checkpoints.loading import read_checkpoint
+from medic_mm.checkpoints.surroundings import CLASSIFIER
+from medic_mm.errors import FileError, UserError
+from medic_mm.helpers import listed
 from medic_mm.models.teachers.loading import read_weight_file
 
 _SIZES = {'b': 'base', 'base': 'base', 'h': 'huge', 'huge': 'huge'}
@@ -127,10 +130,13 @@ def read_mae_file(weights: str) -> dict[str, Tensor]:
     """
     file = read_weight_file(weights)
     try:
-        layout = detect_layout(file.state_dict)
-        return convert_keys(file.state_dict, layout, 'mmpretrain')
+        done = convert_weights(file.state_dict, 'auto', 'mmpretrain')
+        tuned = [name for name, why in done.left_out.items() if why == CLASSIFIER]
+        if tuned:
+            raise UserError(f'it has a classifier: {listed(tuned)}')
+        return done.weights
     except ValueError as error:
-        raise RuntimeError(f'{file.path} holds no pre-trained MAE: {error}') from error
+        raise FileError(f'{file.path} holds no pre-trained MAE: {error}') from error
 
 
 def require_fit(
