@@ -19,6 +19,7 @@ from medic_mm.apis.run_config import (
     set_work_dir,
     tool_command,
 )
+from medic_mm.datasets.loaders import require_batches
 from medic_mm.errors import UserError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -87,6 +88,8 @@ def run_training(
     joined = join_process_group(cfg, launcher)
     runner = build_runner(cfg, launcher, notices)
     _count_accumulation(runner)
+    # the loop is built here, before schedules fail on an epoch without steps
+    require_batches(runner.train_loop.dataloader)
     runner.train()
     if tools is not None and is_main_process():
         _log_next_command(runner, config, bool(options), tools)

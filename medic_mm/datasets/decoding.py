@@ -126,8 +126,12 @@ def decode_image(
 
 
 @contextlib.contextmanager
-def errors_of_file(path: str | Path) -> Iterator[None]:
+def errors_of_file(path: str | Path, what: str = 'image') -> Iterator[None]:
     """Errors while a file is read and decoded, each with its name and cause.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -142,11 +146,11 @@ def errors_of_file(path: str | Path) -> Iterator[None]:
             f'the image {path} cannot be read: {error}', error.reason
         ) from error
     except FileNotFoundError as error:
-        raise MissingFileError(f'the image {path} does not exist') from error
+        raise MissingFileError(f'the {what} {path} does not exist') from error
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, 'this is not a fault of the image')
+        advice = _ADVICE.get(error.errno or 0, 'this is not a fault of the file')
         raise FileError(
-            f'the file {path} cannot be read ({error.strerror or error}): {advice}'
+            f'the {what} {path} cannot be read ({error.strerror or error}): {advice}'
         ) from error
 
 

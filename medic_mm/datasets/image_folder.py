@@ -6,16 +6,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine import fileio
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 
 from medic_mm.datasets.classes import log_numbers, number_folders
+from medic_mm.datasets.decoding import errors_of_file
 from medic_mm.datasets.image_files import (
     SUFFIXES,
     find_image_files,
     find_labelled_files,
     name_left_out,
 )
+from medic_mm.datasets.list_files import parse_list
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.registry import DATASETS
 from medic_mm.sampling import in_turns, ranks_in_class
@@ -126,6 +129,21 @@ class ImageFolder(CustomDataset):
         log_numbers(folder, numbers, self.CLASSES, (numbers[name] for _, name in pairs))
         return [(path, numbers[name]) for path, name in pairs]
 
+    def _listed(self) -> list[dict]:
+        """The images of a list file, all lines looked at."""
+        with errors_of_file(self.ann_file, 'list'):
+            content = fileio.get(self.ann_file)
+        classes = None if super().CLASSES is None else len(super().CLASSES)
+        lines = parse_list(
+            content, self.ann_file, self.with_label, classes, self.extensions
+        )
+        images = []
+        for name, label in lines:
+            path = fileio.join_path(self.img_prefix, name)
+            labelled = {} if label is None else dict(gt_label=label)
+            images.append(dict(img_path=path, **labelled))
+        return images
+
     @property
     def CLASSES(self) -> Sequence[str] | None:
         """Names of the classes in the order of their numbers."""
@@ -146,7 +164,7 @@ class ImageFolder(CustomDataset):
 
     def load_data_list(self) -> list[dict]:
         """All images, or as many as ``per_class`` and ``indices`` say."""
-        images = super().load_data_list()
+        images = self._listed() if self.ann_file else super().load_data_list()
         if self.per_class is None and self.num_drawn is None:
             return images
         names = [os.path.relpath(x['img_path'], self.img_prefix) for x in images]

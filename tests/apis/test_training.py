@@ -161,3 +161,42 @@ def test_config_without_training(images: Path, tmp_path: Path) -> None:
     config = write_config(cfg, tmp_path / 'config.py')
     with pytest.raises(UserError, match='no training loop'):
         run_training(config, work_dir=str(tmp_path / 'out'))
+
+
+def test_fewer_images_than_a_batch(images: Path, tmp_path: Path) -> None:
+    cfg = classifier_config(images)
+    cfg.train_dataloader.update(batch_size=256, drop_last=True)
+    config = write_config(cfg, tmp_path / 'few.py')
+    with pytest.raises(UserError, match='8 images, fewer than its batch_size=256, and'):
+        run_training(config, work_dir=str(tmp_path / 'out'))
+
+
+def test_a_run_counts_what_it_skips_and_stops(images: Path, tmp_path: Path) -> None:
+    """Through the whole runner: one broken image of nine goes on, five do not."""
+    cfg = classifier_config(images)
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='medic_mm.ImageFolder',
+            data_root=str(images),
+            with_label=True,
+            pipeline=[
+                dict(type='medic_mm.LoadReadableImage'),
+                dict(type='PackInputs'),
+            ],
+        ),
+    )
+    cfg.train_dataloader.num_workers = 1
+    cfg.custom_hooks = [dict(type='medic_mm.SkippedImagesHook', max_unreadable=0.2)]
+    (images / 'dark' / '9.png').write_bytes(b'')
+    config = write_config(cfg, tmp_path / 'broken.py')
+    runner = run_training(config, work_dir=str(tmp_path / 'one'))
+    assert '1 of 9 training images were unreadable and skipped' in log_text(runner)
+    listed = (tmp_path / 'one' / 'left_out_images.txt').read_text()
+    assert listed == f'empty file\t{images}/dark/9.png\n'
+    for index in range(4):
+        (images / 'light' / f'{index}.png').write_bytes(b'torn')
+    with pytest.raises(UserError, match='5 of the 9 training images read so far'):
+        run_training(config, work_dir=str(tmp_path / 'five'))
+    assert not list((tmp_path / 'five').glob('*.pth'))
