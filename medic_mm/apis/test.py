@@ -21,6 +21,7 @@ from medic_mm.apis.run_config import (
     set_work_dir,
     tool_command,
 )
+from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
 from medic_mm.helpers import unwrapped
 
@@ -82,6 +83,8 @@ def run_testing(
         _test_on_views(cfg, config)
     set_work_dir(cfg, work_dir, config)
     cfg.load_from, cfg.resume = str(checkpoint), False
+    settings = (cfg.get('test_dataloader') or {}).get('dataset')
+    check_image_suffixes(settings, cfg.get('default_scope'))
     fill_dataloaders(cfg, ['test_dataloader'], pin_memory)
     joined = join_process_group(cfg, launcher)
     runner = build_runner(cfg, launcher)

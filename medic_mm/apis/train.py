@@ -20,6 +20,7 @@ from medic_mm.apis.run_config import (
     tool_command,
 )
 from medic_mm.datasets.loaders import require_batches
+from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -84,6 +85,9 @@ def run_training(
     notices = [] if resume is None else _set_resume(cfg, resume)
     if auto_scale_lr:
         _switch_on_lr_scaling(cfg)
+    for loader in ('train_dataloader', 'val_dataloader'):
+        settings = (cfg.get(loader) or {}).get('dataset')
+        check_image_suffixes(settings, cfg.get('default_scope'))
     fill_dataloaders(cfg, _LOADERS, pin_memory, persistent_workers)
     joined = join_process_group(cfg, launcher)
     runner = build_runner(cfg, launcher, notices)

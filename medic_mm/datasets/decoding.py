@@ -125,6 +125,14 @@ def decode_image(
     return np.ascontiguousarray(pixels if channels == 'rgb' else pixels[..., ::-1])
 
 
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file after turning, by its header."""
+    with Image.open(path) as image:
+        width, height = image.size
+        # 5 to 8 exchange the sides
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
 @contextlib.contextmanager
 def errors_of_file(path: str | Path, what: str = 'image') -> Iterator[None]:
     """Errors while a file is read and decoded, each with its name and cause.

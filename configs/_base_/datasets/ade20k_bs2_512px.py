@@ -2,7 +2,7 @@
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(
         type='RandomResize',
@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     # masks are loaded after the resize: they are compared at their own size
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -24,7 +24,7 @@ test_pipeline = [
 ]
 scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='TestTimeAug',
         transforms=[

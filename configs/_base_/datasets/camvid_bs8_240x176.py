@@ -31,7 +31,7 @@ metainfo = dict(
 )
 size = dict(type='Resize', scale=(240, 176), keep_ratio=False)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(type='LoadAnnotations'),
     size,
     dict(type='RandomFlip', prob=0.5),
@@ -39,13 +39,13 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     size,
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='TestTimeAug',
         transforms=[

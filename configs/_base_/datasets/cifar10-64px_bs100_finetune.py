@@ -9,7 +9,7 @@ data_preprocessor = dict(
 )
 enlarge = dict(type='Resize', scale=64, backend='pillow', interpolation='bicubic')
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='RandomResizedCrop',
         scale=64,
@@ -20,7 +20,11 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), enlarge, dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='medic_mm.LoadReadableImage'),
+    enlarge,
+    dict(type='PackInputs'),
+]
 loader = dict(num_workers=2, collate_fn=dict(type='default_collate'))
 labelled = dict(
     type='medic_mm.ImageFolder',

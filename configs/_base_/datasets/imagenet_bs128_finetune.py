@@ -14,7 +14,7 @@ data_preprocessor = dict(
 bgr_mean = data_preprocessor['mean'][::-1]
 bgr_std = data_preprocessor['std'][::-1]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='RandomResizedCrop',
         scale=224,
@@ -43,7 +43,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='ResizeEdge',
         scale=256,

@@ -2,7 +2,7 @@
 _base_ = './imagenet_bs128_finetune.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='medic_mm.LoadReadableImage'),
     dict(
         type='RandomResizedCrop',
         scale=224,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from medic_mm.checks import require_number
+from medic_mm.datasets.class_lists import leaves
 from medic_mm.datasets.decoding import REASONS
 from medic_mm.datasets.image_files import count_left_out
 from medic_mm.datasets.transforms.loading import UNREADABLE, image_loaders
@@ -61,7 +61,8 @@ class SkippedImagesHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Share the marks with the loading transforms."""
         dataset = runner.train_dataloader.dataset
-        self._sets = [x for x in _leaves(dataset) if _loaders(x)]
+        found = {id(x): x for x in leaves(dataset) if _loaders(x)}
+        self._sets = list(found.values())
         self._told = 0
         self.marks = None
         if self._sets:
@@ -151,20 +152,3 @@ class SkippedImagesHook(Hook):
 
 def _loaders(dataset: Any) -> list:
     return list(image_loaders(getattr(dataset, 'pipeline', None)))
-
-
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets with records of images, inside of all that wraps them."""
-    seen: set[int] = set()
-    waiting = [dataset]
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        inner = [getattr(current, 'dataset', None), *getattr(current, 'datasets', [])]
-        inner = [x for x in inner if x is not None]
-        if inner:
-            waiting = inner + waiting
-        elif hasattr(current, 'get_data_info'):
-            yield current
