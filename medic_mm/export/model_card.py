@@ -112,8 +112,8 @@ with torch.no_grad():
     tokens = model.forward_features(image)  # (1, 1 + L, D), class token first
 ```
 
-or `model = medic_mm.load_model('{ours}')`, whose `model.transforms` also reads images of
-16 bits, and turned photographs, as training does.
+or `model = medic_mm.load_model('{ours}')`, whose `model.transforms` also reads
+images of 16 bits, and turned photographs, as training does.
 """
 
 
