@@ -25,6 +25,10 @@ except ImportError as error:
         'each other'
     ) from error
 
+from medic_mm.checkpoints.openmmlab import register_readers
+
+register_readers()
+
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
     return Registry(

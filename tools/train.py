@@ -30,6 +30,14 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint, or from the newest one of the work folder',
     )
     parser.add_argument(
+        '--resume-partial',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='beginnings of names of weights that may differ from the checkpoint '
+        '(of --resume, load_from, or a pre-trained part); the model keeps its own',
+    )
+    parser.add_argument(
         '--pretrained',
         metavar='FILE',
         help="start the backbone from this checkpoint, loaded strictly; 'random': from "
@@ -78,6 +86,7 @@ def main() -> None:
             args.config,
             work_dir=args.work_dir,
             resume=args.resume,
+            resume_partial=args.resume_partial,
             pretrained=args.pretrained,
             amp=args.amp,
             auto_scale_lr=args.auto_scale_lr,

@@ -10,6 +10,8 @@ default_hooks = dict(
         type='medic_mm.AtomicCheckpointHook', interval=10, max_keep_ckpts=3
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # refuses weights that do not fit, where OpenMMLab only warns
+    weights=dict(type='medic_mm.StrictWeightsHook'),
 )
 
 env_cfg = dict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
+from medic_mm.apis.checkpoint_arguments import require_file, set_strict_weights
 from medic_mm.apis.launch import join_process_group, leave_process_group
 from medic_mm.apis.run_config import (
     build_runner,
@@ -23,7 +21,6 @@ from medic_mm.apis.run_config import (
 )
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
-from medic_mm.helpers import unwrapped
 
 _PREDICTIONS = ('.pkl', '.pickle')
 _METRICS = ('.json', '.yaml', '.yml')
@@ -63,7 +60,8 @@ def run_testing(
         UserError: where the config or the checkpoint does not exist, the config has
             no test loop or (with ``tta``) no views, ``out`` has another suffix, or an
             option fits no component.
-        RuntimeError: where the checkpoint lacks weights of the model.
+        FileError: for a checkpoint that carries code, is damaged, or does not fit the
+            model.
     """
     if out is not None and Path(out).suffix not in _PREDICTIONS + _METRICS:
         raise UserError(
@@ -71,14 +69,14 @@ def run_testing(
             f'{", ".join(_METRICS)}, predictions for {", ".join(_PREDICTIONS)}'
         )
     cfg = load_config(config, options)
-    if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise UserError(f'checkpoint {str(checkpoint)!r} does not exist')
     if cfg.get('test_cfg') is None or cfg.get('test_dataloader') is None:
         raise UserError(
             f'{config} has no test loop (test_cfg, test_dataloader, test_evaluator), '
             'as is usual for pre-training: measure its features by '
             f'{tool_command(tools / "knn.py", config, checkpoint)}'
         )
+    if '://' not in str(checkpoint):
+        require_file(checkpoint, 'checkpoint')
     if tta:
         _test_on_views(cfg, config)
     set_work_dir(cfg, work_dir, config)
@@ -87,8 +85,8 @@ def run_testing(
     check_image_suffixes(settings, cfg.get('default_scope'))
     fill_dataloaders(cfg, ['test_dataloader'], pin_memory)
     joined = join_process_group(cfg, launcher)
+    set_strict_weights(cfg, None)
     runner = build_runner(cfg, launcher)
-    runner.register_hook(_CompleteCheckpoint(str(checkpoint)))
     if out is not None and Path(out).suffix in _PREDICTIONS:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=str(out)))
     metrics = runner.test()
@@ -106,23 +104,3 @@ def _test_on_views(cfg: Config, path: str | Path) -> None:
         raise UserError(f'--tta: {path} does not set {" and ".join(missing)}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-class _CompleteCheckpoint(Hook):
-    """Refuses a checkpoint without all weights; the host would only warn."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = unwrapped(runner.model)
-        state = checkpoint.get('state_dict', checkpoint)
-        found = {re.sub(r'^module\.', '', key) for key in state}
-        wanted = model.state_dict()
-        missing = [key for key in wanted if key not in found]
-        if missing:
-            shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
-            raise RuntimeError(
-                f'{self.path} lacks {len(missing)} of {len(wanted)} weights of the '
-                f'model ({shown}): give a checkpoint that was trained with this config'
-            )

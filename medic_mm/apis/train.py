@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from medic_mm.apis.checkpoint_arguments import (
+    finished_run,
+    set_resume,
+    set_strict_weights,
+)
 from medic_mm.apis.knn import find_dataloaders
 from medic_mm.apis.launch import join_process_group, leave_process_group
 from medic_mm.apis.pretrained import set_pretrained
@@ -30,6 +37,7 @@ def run_training(
     config: str | Path,
     work_dir: str | None = None,
     resume: str | None = None,
+    resume_partial: Sequence[str] = (),
     pretrained: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
@@ -39,7 +47,7 @@ def run_training(
     options: dict[str, Any] | None = None,
     launcher: str = 'none',
     tools: Path | None = None,
-) -> Runner:
+) -> Runner | None:
     """Train a model.
 
     Args:
@@ -48,6 +56,9 @@ def run_training(
             ``work_dirs/<name of the config file>``.
         resume: ``'auto'`` goes on from the newest checkpoint of ``work_dir`` (and
             starts anew where there is none); a path goes on from that checkpoint.
+        resume_partial: Beginnings of names of weights that may be missing, left over
+            or unfit in a checkpoint that is resumed from, in ``load_from``, and in
+            pre-trained parts; the model keeps its own values for these.
         pretrained: A checkpoint whose backbone the model starts from, loaded strictly;
             or ``'random'``. Not read when a run is resumed.
         amp: Train in mixed precision whatever the config says.
@@ -63,11 +74,12 @@ def run_training(
             the log is the next useful command.
 
     Returns:
-        The Runner after training.
+        The Runner after training; None where a resumed run was finished before.
 
     Raises:
         UserError: where the config or the checkpoint does not exist, an option fits
             no component, or an argument needs a setting that the config lacks.
+        FileError: for a checkpoint that carries code, is damaged, or does not fit.
     """
     cfg = load_config(config, options)
     if pretrained is not None:
@@ -82,7 +94,11 @@ def run_training(
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
         resume = 'auto'
-    notices = [] if resume is None else _set_resume(cfg, resume)
+    notices = [] if resume is None else set_resume(cfg, resume)
+    if resume is not None and (finished := finished_run(cfg)):
+        print_log(finished, logger=None)
+        return None
+    set_strict_weights(cfg, resume_partial)
     if auto_scale_lr:
         _switch_on_lr_scaling(cfg)
     for loader in ('train_dataloader', 'val_dataloader'):
@@ -100,34 +116,6 @@ def run_training(
     if joined:
         leave_process_group()
     return runner
-
-
-def _set_resume(cfg: Config, resume: str) -> list[str]:
-    """Set what the host resumes from; lines for the log."""
-    cfg.resume = True
-    cfg.load_from = None
-    if resume != 'auto':
-        if '://' not in resume and not Path(resume).is_file():
-            raise UserError(f'--resume: checkpoint {resume!r} does not exist')
-        cfg.load_from = resume
-        return []
-    # The host trusts last_checkpoint, which names an absolute path: a moved folder,
-    # or a stop just before it was written, would end in an error or a new start.
-    work_dir = Path(cfg.work_dir)
-    pointer = work_dir / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
-    if Path(named).is_file():
-        return []
-    found = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
-    if found:
-        cfg.load_from = str(max(found, key=lambda path: path.stat().st_mtime))
-        return [f'{pointer} names no checkpoint, {cfg.load_from} is the newest.']
-    if named:
-        raise UserError(
-            f'{pointer} names {named}, which does not exist, and {work_dir} holds no '
-            'other checkpoint: use --resume PATH, or remove that file to start anew'
-        )
-    return []
 
 
 def _switch_on_lr_scaling(cfg: Config) -> None:

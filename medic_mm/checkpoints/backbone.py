@@ -6,12 +6,13 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.grid import fit_positions, recorded_grid
+from medic_mm.checkpoints.grid import Grid, fit_positions, recorded_grid
 from medic_mm.checkpoints.loading import find_weights, read_checkpoint
 from medic_mm.checkpoints.relative_positions import fit_relative_positions
 from medic_mm.checkpoints.strict import LoadReport, load_strictly
@@ -70,30 +71,77 @@ def load_backbone(
     if not weights:
         raise FileError(
             f'{origin} has no weights below prefix={prefix!r}: its names begin with '
-            f'{_beginnings(state)}'
+            f'{beginnings(state)}'
         )
-    own = backbone.state_dict()
+    anything = () if strict else ('',)
+    known = recorded_grid(path, content)
+    report = load_part(
+        backbone,
+        weights,
+        origin,
+        (source_grid, known),
+        new=(*new, *anything),
+        left=(*left, *anything),
+    )
+    for note in report.notes:
+        logging.getLogger(__name__).warning(note)
+    return report
+
+
+def load_part(
+    part: nn.Module,
+    weights: Mapping[str, Any],
+    origin: str,
+    grids: tuple[Sequence[int] | None, Grid | None] = (None, None),
+    remedy: Callable[[set[str], set[str]], str] = lambda missing, unexpected: '',
+    new: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> LoadReport:
+    """Load weights under a network's own names: positions fitted, and strictly.
+
+    Args:
+        part: The network.
+        weights: Under its names.
+        origin: Where they come from, to begin the sentence.
+        grids: Rows and columns of the weights' patches: as given, as recorded.
+        remedy: From names missing and unexpected to what the user can do.
+        new: Beginnings of names that may be missing.
+        left: Beginnings of names that may be left over.
+
+    Raises:
+        FileError: for weights that do not fit; the network is left as it was.
+    """
+    own = part.state_dict()
     if not set(weights) & set(own):
         raise FileError(
-            f'{origin} has nothing that {type(backbone).__name__} takes: below '
-            f'prefix={prefix!r} it has {listed(weights)}'
+            f'{origin} has nothing that {type(part).__name__} takes: its names are '
+            f'{listed(weights)}'
         )
+    fitted, notes = fit_part(part, weights, origin, grids)
+    new, left = tuple(new), tuple(left)
+    missing = {x for x in own if x not in fitted and not x.startswith(new)}
+    unexpected = {x for x in fitted if x not in own and not x.startswith(left)}
+    advice = remedy(missing, unexpected)
+    report = load_strictly(part, fitted, origin, advice, new, left)
+    return replace(report, notes=notes)
+
+
+def fit_part(
+    part: nn.Module,
+    weights: Mapping[str, Any],
+    origin: str,
+    grids: tuple[Sequence[int] | None, Grid | None] = (None, None),
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Bring the positions among weights into the shapes of a network, with notes."""
     positions = {k: v for k, v in weights.items() if _POSITIONS.search(k)}
     require_numbers(positions, origin, integers=['relative_position_index'])
-    known = recorded_grid(path, content)
-    weights, notes = fit_positions(backbone, weights, origin, source_grid, known)
-    weights, more = fit_relative_positions(weights, own)
-    notes += more
-    anything = () if strict else ('',)
-    report = load_strictly(
-        backbone, weights, origin, new=(*new, *anything), left=(*left, *anything)
-    )
-    for note in notes:
-        logging.getLogger(__name__).warning(note)
-    return replace(report, notes=tuple(notes))
+    fitted, notes = fit_positions(part, weights, origin, *grids)
+    fitted, more = fit_relative_positions(fitted, part.state_dict())
+    return fitted, (*notes, *more)
 
 
-def _beginnings(state: dict[str, Tensor]) -> str:
+def beginnings(state: Mapping[str, Tensor]) -> str:
+    """With what names begin, the most frequent first."""
     counts = Counter(
         name.split('.')[0] + '.' if '.' in name else name for name in state
     )

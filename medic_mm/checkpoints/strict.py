@@ -94,7 +94,7 @@ def _check(
     own = _tensors(model)
     reasons: dict[str, list[str]] = {}
     for name, value in weights.items():
-        if name in own and (reason := _misfit(value, own[name])):
+        if name in own and (reason := misfit(value, own[name])):
             reasons.setdefault(reason, []).append(name)
     text = reasons_text(reasons)
     if not text:
@@ -117,13 +117,20 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
 
 
-def _misfit(value: Any, own: Tensor) -> str:
-    """What shows without the model's hooks; a number of tokens may differ here."""
+def misfit(value: Any, own: Tensor, shapes: bool = False) -> str:
+    """Why a value cannot take a weight's place; empty where it can.
+
+    Args:
+        value: Of the file.
+        own: The network's.
+        shapes: Compare whole shapes; else a number of tokens may differ, which the
+            network's own load hooks may change.
+    """
     if reason := unusable(value):
         return reason
     if _kind(value) != _kind(own):
         return f'{value.dtype} in place of {own.dtype} in'
-    if value.dim() != own.dim():
+    if value.dim() != own.dim() or (shapes and value.shape != own.shape):
         return f'the shape {tuple(value.shape)} in place of {tuple(own.shape)} in'
     return 'NaN or infinity in' if not_finite(value) else ''
 

@@ -8,6 +8,7 @@ from medic_mm.engine.hooks.panel_hook import PanelHook
 from medic_mm.engine.hooks.pretrained_backbone_hook import PretrainedBackboneHook
 from medic_mm.engine.hooks.segmentation_labels_hook import SegmentationLabelsHook
 from medic_mm.engine.hooks.skipped_images_hook import SkippedImagesHook
+from medic_mm.engine.hooks.strict_weights_hook import StrictWeightsHook
 from medic_mm.engine.hooks.teacher_cache_hook import TeacherCacheHook
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     'SegmentationLabelsHook',
     'SkippedImagesHook',
     'StopOnNaNHook',
+    'StrictWeightsHook',
     'TeacherCacheHook',
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from medic_mm.checkpoints.backbone import LoadReport, load_backbone
-from medic_mm.helpers import listed, type_name, unwrapped
+from medic_mm.checkpoints.pretrained import load_pretrained, take_pretrained
+from medic_mm.checkpoints.strict import LoadReport
+from medic_mm.errors import UserError
+from medic_mm.helpers import listed, unwrapped
 from medic_mm.models.data_preprocessor import require_rgb
 from medic_mm.registry import HOOKS
 
@@ -20,10 +22,12 @@ class PretrainedBackboneHook(Hook):
 
     The hosts only warn of weights that are missing, so that a wrong prefix, a backbone
     that ignores the prefix, or a missing LayerScale trains from random weights in
-    silence. They also run code that a checkpoint carries. This hook takes the
-    ``Pretrained`` step out of the backbone's ``init_cfg`` before the host comes to it,
-    reads the file itself (tensors only) once all other weights are drawn, reports what
-    was loaded, and refuses every gap that is not named here.
+    silence. This hook takes the ``Pretrained`` step out of the backbone's ``init_cfg``
+    before the host comes to it, reads the file itself (tensors only) once all other
+    weights are drawn, reports what was loaded, and refuses every gap that is not named
+    here. A file in the names of another code base (timm, the official MAE, Hugging
+    Face's ViTMAE, the released MEDiC, a tower of open_clip) is converted, and the log
+    says so. :class:`StrictWeightsHook` does the same for other parts of the model.
 
     Works in any config with ``model.backbone``: classifiers of mmpretrain, segmentors
     of mmseg, with the hosts' own ``tools/train.py`` as well. Weights that come from
@@ -40,10 +44,9 @@ class PretrainedBackboneHook(Hook):
             the data preprocessor is not to swap channels.
 
     Raises:
-        ValueError: before the first step, where no checkpoint is named, or the network
-            would see BGR images, which pre-training did not.
-        FileNotFoundError: for no such file.
-        RuntimeError: for a file that carries code, is torn, has no backbone below the
+        UserError: before the first step, where no checkpoint is named, or the network
+            would see BGR images, which pre-training did not; for no such file, and for
+            a file that carries code, is torn, has no backbone below the
             prefix, or does not fit; it names the weights.
     """
 
@@ -68,13 +71,9 @@ class PretrainedBackboneHook(Hook):
         preprocessor = getattr(unwrapped(runner.model), 'data_preprocessor', None)
         if preprocessor is not None:
             require_rgb(preprocessor, rgb_inputs=self.rgb_inputs or None)
-        backbone = _backbone(runner)
-        steps = getattr(backbone, 'init_cfg', None) or []
-        steps = [steps] if isinstance(steps, dict) else list(steps)
-        named = [step for step in steps if _is_pretrained(step)]
-        if named:
-            self._step = dict(named[-1])
-            backbone.init_cfg = [s for s in steps if not _is_pretrained(s)] or None
+        steps = take_pretrained(_backbone(runner))
+        if steps:
+            self._step = steps[-1]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note that ``load_from`` or a resumed run has given all weights."""
@@ -90,20 +89,24 @@ class PretrainedBackboneHook(Hook):
                 'checkpoint.'
             )
             return
-        path, prefix = self._step.get('checkpoint'), self._step.get('prefix') or ''
+        path, prefix = self._step.get('checkpoint'), self._step.get('prefix')
         if not path:
-            raise ValueError(
+            raise UserError(
                 'model.backbone.init_cfg.checkpoint is not set: name the pre-trained '
                 'file by `--pretrained FILE` (or by --cfg-options '
                 'model.backbone.init_cfg.checkpoint=FILE); `--pretrained random` '
                 'trains from random weights'
             )
-        if prefix and not prefix.endswith('.'):
-            prefix += '.'
-        backbone = _backbone(runner)
-        report = load_backbone(backbone, path, prefix=prefix, strict=False)
-        self._refuse_gaps(type(backbone).__name__, path, report)
+        report, converted = load_pretrained(
+            _backbone(runner),
+            str(path),
+            prefix,
+            new=self.new,
+            left=self.left,
+        )
         self.report = report
+        if converted:
+            runner.logger.info(f'{path} is converted: {converted}.')
         total = len(report.loaded) + len(report.missing)
         runner.logger.info(
             f'Backbone from {path}: {len(report.loaded)} of {total} weights loaded; '
@@ -112,57 +115,13 @@ class PretrainedBackboneHook(Hook):
             f'{"".join(f"; {note}" for note in report.notes)}.'
         )
 
-    def _refuse_gaps(self, name: str, path: str, report: LoadReport) -> None:
-        missing = _beyond(report.missing, self.new)
-        unexpected = _beyond(report.unexpected, self.left)
-        if missing or unexpected:
-            raise RuntimeError(
-                f'checkpoint {path} does not fit {name}: missing {listed(missing)}; '
-                f'unexpected {listed(unexpected)}{_advice(missing, unexpected)}'
-            )
-
 
 def _backbone(runner: Runner) -> nn.Module:
     model = unwrapped(runner.model)
     backbone = getattr(model, 'backbone', None)
     if backbone is None:
-        raise ValueError(
+        raise UserError(
             f'{type(model).__name__} has no backbone: PretrainedBackboneHook needs '
             'model.backbone'
         )
     return backbone
-
-
-def _is_pretrained(step: dict) -> bool:
-    return type_name(step) in ('Pretrained', 'PretrainedInit')
-
-
-def _beyond(names: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
-    return [name for name in names if not name.startswith(allowed)]
-
-
-def _advice(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """The likely cause, where names tell it."""
-    if any('relative_position' in name for name in unexpected):
-        return (
-            ' (pre-training had relative positions: use the config beit-*_medic-pre_*, '
-            "whose backbone is mmpretrain's BEiTViT)"
-        )
-    if any('relative_position' in name for name in missing):
-        return (
-            ' (pre-training had absolute positions: use the config vit-*, whose '
-            "backbone is mmpretrain's VisionTransformer)"
-        )
-    if missing and all('gamma' in name for name in missing):
-        return (
-            ' (pre-training had no LayerScale: set '
-            'model.backbone.layer_scale_init_value=0)'
-        )
-    if unexpected and all('gamma' in name for name in unexpected):
-        return (
-            ' (pre-training had LayerScale: set '
-            'model.backbone.layer_scale_init_value to its value, 0.1 for MEDiC)'
-        )
-    if any(name.startswith(('layers.', 'blocks.')) for name in unexpected):
-        return ' (another architecture, or another layout of names)'
-    return ''
