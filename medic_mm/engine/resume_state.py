@@ -42,9 +42,9 @@ def optimizer_misfit(wrapper: OptimWrapper | OptimWrapperDict, saved: Any) -> st
             state.get('state'), Mapping
         ):
             return f'{where}no state of an optimizer'
-        problem = _groups_misfit(single.param_groups, groups) or _values_misfit(
-            single.param_groups, groups, state['state']
-        )
+        problem = _groups_misfit(
+            single.optimizer.param_groups, groups
+        ) or _values_misfit(single.optimizer.param_groups, groups, state['state'])
         if problem:
             return where + problem
     return ''
@@ -55,8 +55,8 @@ def same_groups(wrapper: OptimWrapper | OptimWrapperDict, saved: Any) -> bool:
     return all(
         isinstance(state, Mapping)
         and isinstance(state.get('param_groups'), Sequence)
-        and len(single.param_groups) == len(state['param_groups'])
-        and not _other_settings(single.param_groups, state['param_groups'])
+        and len(single.optimizer.param_groups) == len(state['param_groups'])
+        and not _other_settings(single.optimizer.param_groups, state['param_groups'])
         for _, single, state in _optimizers(wrapper, saved)
     )
 
@@ -116,7 +116,7 @@ def _kept_rates(name: str, wrapper: OptimWrapper, state: Any) -> list[str]:
         return []
     found: dict[str, str] = {}
     groups = state.get('param_groups') or ()
-    for own, saved in zip(wrapper.param_groups, groups, strict=False):
+    for own, saved in zip(wrapper.optimizer.param_groups, groups, strict=False):
         for key in ('initial_lr', 'weight_decay', 'betas', 'momentum'):
             if key in own and key in saved and _differ(own[key], saved[key]):
                 words = f'{name or "optimizer"} {key}={saved[key]} (config: {own[key]})'
