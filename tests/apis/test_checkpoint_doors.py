@@ -183,9 +183,9 @@ MISFITS: dict[str, tuple[Callable[[dict], Any], str]] = {
     'missing': (lambda x: x.pop(NAME), 'missing .*bias'),
     'extra': (lambda x: x.update({'head.more': torch.ones(2)}), 'unexpected .*more'),
     'reshaped': (changed(lambda x: torch.ones(3)), 'bias'),
-    'NaN': (changed(lambda x: x * torch.nan), 'bias.*NaN'),
-    'infinite': (changed(lambda x: x + torch.inf), 'bias.*infinity'),
-    'integers': (changed(lambda x: x.long()), 'bias.*int64'),
+    'NaN': (changed(lambda x: x * torch.nan), 'NaN.*bias'),
+    'infinite': (changed(lambda x: x + torch.inf), 'infinity.*bias'),
+    'integers': (changed(lambda x: x.long()), 'int64.*bias'),
     'a number': (changed(lambda x: 3), 'bias'),
 }
 
