@@ -154,9 +154,7 @@ def test_checkpoint_without_all_weights(trained: Path, tmp_path: Path) -> None:
     for name in names:
         del state[name]
     torch.save(dict(state_dict=state), tmp_path / 'part.pth')
-    message = (
-        rf'part\.pth does not fit ImageClassifier: missing {", ".join(names)}; give'
-    )
+    message = rf'part\.pth does not fit: missing {", ".join(names)};'
     with pytest.raises(FileError, match=message):
         run_testing(
             trained / 'classifier.py', tmp_path / 'part.pth', work_dir=str(tmp_path)
