@@ -45,10 +45,14 @@ def recorded_grid(path: str | os.PathLike, content: Mapping[str, Any]) -> Grid |
         model = None
     backbone = model.get('backbone') if isinstance(model, dict) else None
     if isinstance(backbone, dict):
-        # the defaults of all backbones of the hosts
-        sizes = backbone.get('img_size', 224), backbone.get('patch_size', 16)
-        return _divided(*sizes)
+        return config_grid(backbone)
     return _grid_beside(Path(path))
+
+
+def config_grid(backbone: Mapping[str, Any]) -> Grid | None:
+    """The grid that the settings of a backbone ask for."""
+    # the defaults of all backbones of OpenMMLab
+    return _divided(backbone.get('img_size', 224), backbone.get('patch_size', 16))
 
 
 def grid_text(grid: Sequence[int]) -> str:

@@ -12,12 +12,27 @@ import timm
 from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 
+from medic_mm.checkpoints import read_state_dict
+from medic_mm.checkpoints.values import require_numbers
+from medic_mm.errors import FileError, MissingFileError, UserError
 from medic_mm.export.preprocessing import build_transforms
 from medic_mm.export.source import read_source
 from medic_mm.export.vit import build_vit, describe_source
 
 _HUB = 'hf-hub:'
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+(@[\w./-]+)?')
+# the names that timm looks for, in its order
+_PREFERRED = tuple(
+    f'{start}{name}'
+    for start in ('', 'open_clip_')
+    for name in (
+        'model.safetensors',
+        'pytorch_model.safetensors',
+        'pytorch_model.bin',
+        'pytorch_model.pth',
+        'model.pth',
+    )
+)
 _WEIGHT_FILES = ('.pth', '.pt', '.bin', '.safetensors', '.ckpt')
 
 
@@ -53,7 +68,7 @@ def load_model(
     if path.is_file():
         model = _from_checkpoint(path, config, num_classes)
     elif config is not None:
-        raise ValueError(f'config is for a checkpoint file, and {source} is none')
+        raise UserError(f'config is for a checkpoint file, and {source} is none')
     elif path.is_dir():
         model = _from_folder(path, num_classes)
     else:
@@ -77,11 +92,23 @@ def _from_checkpoint(
 
 def _from_folder(path: Path, num_classes: int) -> VisionTransformer:
     if not (path / 'config.json').is_file():
-        raise RuntimeError(
+        raise FileError(
             f'folder {path} has no config.json: give a folder of tools/export_hf.py, '
             'or the file of a checkpoint'
         )
-    return _by_timm(f'local-dir:{path}', f'folder {path}', num_classes)
+    files = [path / name for name in _PREFERRED if (path / name).is_file()]
+    files = files or sorted(f for f in path.iterdir() if f.suffix in _WEIGHT_FILES)
+    model = _by_timm(f'local-dir:{path}', f'folder {path}', num_classes)
+    # timm took the first; it runs no code, but looks neither at checksums nor numbers
+    weights = read_state_dict(files[0], mmap=True) if files else {}
+    own = model.state_dict()
+    used = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].is_floating_point()
+    }
+    require_numbers(used, f'folder {path}')
+    return model
 
 
 def _from_hub(source: str, num_classes: int) -> VisionTransformer:
@@ -89,7 +116,7 @@ def _from_hub(source: str, num_classes: int) -> VisionTransformer:
     wanted = source.startswith(_HUB)
     looks_like_a_file = name.endswith(_WEIGHT_FILES)
     if not _HUB_ID.fullmatch(name) or (looks_like_a_file and not wanted):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{source!r} is no file, no folder and no id of the Hugging Face Hub '
             "('name/model')"
         )
@@ -104,11 +131,12 @@ def _by_timm(name: str, what: str, num_classes: int) -> VisionTransformer:
     # timm lets the errors of JSON, safetensors, torch and the hub's client through
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RuntimeError(
+        raise FileError(
             f'{what} cannot be loaded by timm ({type(error).__name__}: {reason})'
         ) from error
     if not isinstance(model, VisionTransformer):
-        raise ValueError(f'{what} is a {type(model).__name__}, not a VisionTransformer')
+        raise UserError(f'{what} is a {type(model).__name__}, not a VisionTransformer')
+    require_numbers(model.state_dict(), what)
     return model
 
 
@@ -116,7 +144,7 @@ def _resize(model: VisionTransformer, img_size: int | tuple[int, int]) -> None:
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     patch = model.patch_embed.patch_size
     if height % patch[0] or width % patch[1]:
-        raise ValueError(
+        raise UserError(
             f'img_size={img_size} is not a multiple of patch_size={patch[0]}'
         )
     model.set_input_size(img_size=(height, width))

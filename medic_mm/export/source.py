@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from medic_mm.checkpoints.config_text import parse_config_text
 from medic_mm.checkpoints.description import read_description
-from medic_mm.checkpoints.loading import WEIGHT_KEYS, read_checkpoint
+from medic_mm.checkpoints.grid import Grid, config_grid, grid_text, recorded_grid
+from medic_mm.checkpoints.loading import find_weights, read_checkpoint
+from medic_mm.errors import FileError, MissingFileError
+from medic_mm.helpers import listed
 
 PREFIX = 'backbone.'
 
@@ -65,37 +69,53 @@ def read_source(
     content = read_checkpoint(path)
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
-    weights = _backbone_weights(path, content)
+    weights = _backbone_weights(path, find_weights(path, content))
     # tools/convert.py keeps the config there
     described = read_description(path)
     meta = {**_numbers(described), **meta}
     settings = _settings(path, meta.get('cfg', described.get('config')), config)
     model = settings.get('model')
     if not isinstance(model, dict) or not isinstance(model.get('backbone'), dict):
-        raise RuntimeError(
+        raise FileError(
             f'the config of checkpoint {path} has no model.backbone: it must be one of '
             'pre-training'
         )
+    _require_grid(path, model['backbone'], weights, recorded_grid(path, content))
     return Source(
         path, settings, weights, {k: v for k, v in meta.items() if k != 'cfg'}
     )
 
 
-def _backbone_weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
-    state = next(
-        (content[key] for key in WEIGHT_KEYS if isinstance(content.get(key), dict)),
-        content,
-    )
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+def _backbone_weights(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = {key: value for key, value in tensors.items() if key.startswith(PREFIX)}
     if not weights:
-        names = ', '.join(list(tensors)[:4]) or 'nothing'
-        raise RuntimeError(
-            f'checkpoint {path} has no weights below {PREFIX!r} (it holds {names}): '
+        raise FileError(
+            f'checkpoint {path} has no weights below {PREFIX!r} (it holds '
+            f'{listed(tensors, 4)}): '
             'give one of pre-training, not of its teacher; tools/convert.py brings '
             'weights of other code bases into this layout'
         )
     return weights
+
+
+def _require_grid(
+    path: Path, backbone: Mapping, weights: Mapping[str, Tensor], recorded: Grid | None
+) -> None:
+    """Refuse a config for other images with as many patches as the file's."""
+    positions = weights.get(f'{PREFIX}pos_embed')
+    wanted = config_grid(backbone)
+    if (
+        positions is not None
+        and None not in (recorded, wanted)
+        and recorded != wanted
+        and positions.dim() == 3
+        and positions.shape[1] - 1 == math.prod(recorded) == math.prod(wanted)
+    ):
+        raise FileError(
+            f'checkpoint {path} is of {grid_text(recorded)} patches, but img_size and '
+            f'patch_size of the config ask for {grid_text(wanted)}: give the config of '
+            'its own pre-training'
+        )
 
 
 def _numbers(described: Mapping[str, str]) -> dict[str, int]:
@@ -112,19 +132,19 @@ def _settings(
         from mmengine.config import Config
 
         if not Path(given).is_file():
-            raise FileNotFoundError(f'config {str(given)!r} does not exist')
+            raise MissingFileError(f'config {str(given)!r} does not exist')
         return _plain(Config.fromfile(given))
     if isinstance(in_checkpoint, Mapping):
         return _plain(in_checkpoint)
     if not isinstance(in_checkpoint, str):
-        raise RuntimeError(
+        raise FileError(
             f"checkpoint {path} has no config of its run (meta['cfg']): give the "
             'config file of its pre-training too'
         )
     try:
         return parse_config_text(in_checkpoint)
     except ValueError as error:
-        raise RuntimeError(
+        raise FileError(
             f"checkpoint {path}: meta['cfg']: {error}; give the config file of its "
             'pre-training too'
         ) from error

@@ -22,12 +22,14 @@ from exported import (
     save_checkpoint,
 )
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import medic_mm
+from medic_mm.apis.convert import convert_file
 from medic_mm.apis.export_hf import export_hf
 from medic_mm.checkpoints.saving import save_weights
 
@@ -266,3 +268,65 @@ def test_transforms_are_no_part_of_the_state(tmp_path: Path) -> None:
     model = medic_mm.load_model(path)
     assert not isinstance(model.transforms, nn.Module)
     assert not [key for key in model.state_dict() if 'transform' in key]
+
+
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmengine', 'mmcv', 'mmpretrain'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Missing())
+import medic_mm
+for path in sys.argv[1:]:
+    try:
+        print(type(medic_mm.load_model(path)).__name__)
+    except Exception as error:
+        print(f'{type(error).__name__}: {error}')
+"""
+
+
+def test_without_mmengine_the_missing_package_is_named(tmp_path: Path) -> None:
+    """Case: "carries pickled code"; what the sentence advises works."""
+    path, _ = make_run(tmp_path, MASKED)
+    content = torch.load(path, weights_only=False)
+    buffer = HistoryBuffer()
+    buffer.update(1.0)
+    content['message_hub'] = {'log_scalars': {'train/loss': buffer}}
+    torch.save(content, path)
+    folder, bare = tmp_path / 'folder', tmp_path / 'bare.safetensors'
+    export_hf(path, folder)
+    convert_file(path, bare, 'mmpretrain')
+    command = [sys.executable, '-c', WITHOUT, str(path), str(folder), str(bare)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith(f'FileError: checkpoint {path} holds the training log')
+    assert 'package mmengine is not installed: pip install mmengine, or' in first
+    assert rest == ['VisionTransformer', 'VisionTransformer']
+
+
+def test_numbers_of_a_folder(tmp_path: Path) -> None:
+    path, _ = make_run(tmp_path, MASKED)
+    folder = tmp_path / 'folder'
+    export_hf(path, folder)
+    weights = load_file(folder / 'model.safetensors')
+    name = 'blocks.0.mlp.fc1.weight'
+    for value, words in (
+        (weights[name] * torch.nan, 'NaN or infinity in'),
+        (weights[name].int(), r'torch\.int32 in place of floating-point numbers in'),
+    ):
+        save_file({**weights, name: value}, folder / 'model.safetensors')
+        with pytest.raises(
+            RuntimeError, match=f'{folder} cannot be used: {words} {name}'
+        ):
+            medic_mm.load_model(folder)
+
+
+def test_a_config_for_as_many_patches_in_another_grid(tmp_path: Path) -> None:
+    """36 patches in 4 rows of 9, and a config of 6 rows of 6."""
+    oblong = dict(MASKED, img_size=(32, 72))
+    config = run_config(oblong)
+    path = save_checkpoint(tmp_path / 'a.pth', config, network(oblong))
+    assert medic_mm.load_model(path).patch_embed.grid_size == (4, 9)
+    with pytest.raises(RuntimeError, match=r'is of 4x9 patches, but .* ask for 6x6'):
+        medic_mm.load_model(path, config=run_config(dict(MASKED, img_size=48)))

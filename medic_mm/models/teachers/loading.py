@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from medic_mm.checkpoints.grid import Grid, find_grid, interpolate, recorded_grid
 from medic_mm.checkpoints.loading import find_weights, read_checkpoint
 from medic_mm.checkpoints.torchscript import TorchScript
+from medic_mm.checkpoints.values import unusable
 from medic_mm.errors import MissingFileError
 
 # scalars that only OpenAI's archives hold; those weights were trained with QuickGELU
@@ -29,11 +32,42 @@ class WeightFile:
         state_dict: Its tensors, on the CPU; floating ones in fp32.
         quick_gelu: Whether the weights were trained with QuickGELU, where the file
             tells (TorchScript archives and OpenAI's files do, others do not: None).
+        grid: Rows and columns of patches, where the file tells.
     """
 
     path: Path
     state_dict: dict[str, Tensor]
     quick_gelu: bool | None = None
+    grid: Grid | None = None
+
+    def positions_on(
+        self, own: Grid, name: str, positions: Tensor, extra: int = 1
+    ) -> Tensor:
+        """Position embeddings of oblong images, resized to a network's own grid.
+
+        Those of square images are left to the network's library, which takes any for
+        such. What had to be assumed goes to the log.
+
+        Args:
+            own: Rows and columns of the network's patches.
+            name: Of the embeddings.
+            positions: ``(1, extra + L, D)``; with another number of axes they are
+                returned as they are, for the strict loading to name.
+            extra: Tokens before the patches.
+
+        Raises:
+            FileError: where the number of patches is not a square and the file does not
+                tell their rows and columns.
+        """
+        if positions.dim() != 3 or unusable(positions):
+            return positions
+        count = positions.shape[1] - extra
+        grid, note = find_grid(count, name, str(self.path), recorded=self.grid)
+        if note:
+            MMLogger.get_current_instance().info(note)
+        if grid == own or (grid[0] == grid[1] and count != math.prod(own)):
+            return positions
+        return interpolate(positions, grid, own, extra)
 
 
 def require_weights(
@@ -87,7 +121,8 @@ def read_weight_file(path: str | Path) -> WeightFile:
     if all(marker in state_dict for marker in OPENAI_MARKERS):
         quick_gelu = True
         state_dict = {k: v for k, v in state_dict.items() if k not in OPENAI_MARKERS}
-    return WeightFile(path, state_dict, quick_gelu)
+    grid = recorded_grid(path, content)
+    return WeightFile(path, state_dict, quick_gelu, grid)
 
 
 def sha256(path: Path) -> str:

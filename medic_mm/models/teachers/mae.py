@@ -15,6 +15,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
+from medic_mm.checkpoints.values import unusable
 from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.models.qkv import QKV, split_qkv
@@ -24,7 +25,7 @@ from medic_mm.models.teachers.base import (
     require_size,
     seeded_construction,
 )
-from medic_mm.models.teachers.loading import require_weights
+from medic_mm.models.teachers.loading import WeightFile, require_weights
 from medic_mm.models.teachers.mae_files import (
     check_recorded_norm_pix,
     decide_norm_pix,
@@ -144,7 +145,8 @@ class MAETeacher(FrozenTeacher):
             RuntimeError: where it is no MAE, lacks the decoder, or does not fit the
                 architecture.
         """
-        state = read_mae_file(self.weights)
+        file = read_mae_file(self.weights)
+        state = file.state_dict
         if not self.with_decoder:
             state = {k: v for k, v in state.items() if k.startswith('backbone.')}
         elif not any(name.startswith('neck.') for name in state):
@@ -154,7 +156,7 @@ class MAETeacher(FrozenTeacher):
         require_fit(state, self.network.state_dict(), self.weights)
         load_strictly(
             self.network,
-            self._resize_positions(state),
+            self._resize_positions(file, state),
             str(self.weights),
             'Check that arch and decoder name the architecture of these weights',
         )
@@ -254,19 +256,19 @@ class MAETeacher(FrozenTeacher):
             )
         return block - 1
 
-    def _resize_positions(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _resize_positions(
+        self, file: WeightFile, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Position embeddings of encoder and decoder on the teacher's grid."""
         resized = dict(state)
         for name in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
             if name not in resized:
                 continue
-            side = math.isqrt(resized[name].shape[1] - 1)
-            if side**2 + 1 != resized[name].shape[1]:
-                raise RuntimeError(
-                    f'{name} in {self.weights} has {resized[name].shape[1]} positions, '
-                    'which are no class token and a square grid'
-                )
-            resized[name] = resize_pos_embed(resized[name], (side, side), self.grid)
+            positions = file.positions_on(self.native_grid, name, resized[name])
+            if positions.dim() == 3 and not unusable(positions):
+                side = math.isqrt(positions.shape[1] - 1)  # of a square by now
+                positions = resize_pos_embed(positions, (side, side), self.grid)
+            resized[name] = positions
         return resized
 
 

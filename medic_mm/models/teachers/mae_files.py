@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -15,7 +15,7 @@ from medic_mm.checkpoints.loading import read_checkpoint
 from medic_mm.checkpoints.surroundings import CLASSIFIER
 from medic_mm.errors import FileError, UserError
 from medic_mm.helpers import listed
-from medic_mm.models.teachers.loading import read_weight_file
+from medic_mm.models.teachers.loading import WeightFile, read_weight_file
 
 _SIZES = {'b': 'base', 'base': 'base', 'h': 'huge', 'huge': 'huge'}
 
@@ -121,8 +121,8 @@ def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
         )
 
 
-def read_mae_file(weights: str) -> dict[str, Tensor]:
-    """Weights of an MAE under mmpretrain's names (``backbone.*``, ``neck.*``), in fp32.
+def read_mae_file(weights: str) -> WeightFile:
+    """An MAE, under mmpretrain's names (``backbone.*``, ``neck.*``), in fp32.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -134,7 +134,7 @@ def read_mae_file(weights: str) -> dict[str, Tensor]:
         tuned = [name for name, why in done.left_out.items() if why == CLASSIFIER]
         if tuned:
             raise UserError(f'it has a classifier: {listed(tuned)}')
-        return done.weights
+        return replace(file, state_dict=done.weights)
     except ValueError as error:
         raise FileError(f'{file.path} holds no pre-trained MAE: {error}') from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
+from medic_mm.checkpoints.values import unusable
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
@@ -128,7 +128,12 @@ class OpenCLIPTeacher(FrozenTeacher):
         ):
             self.hold(source.build())
         tower = image_tower(file.state_dict)
-        resize_positions(tower, self.network)
+        if POSITIONS in tower and 'class_embedding' in tower:  # not a text tower's
+            positions = file.positions_on(
+                self.native_grid, POSITIONS, tower[POSITIONS][None]
+            )
+            tower[POSITIONS] = positions[0]
+            resize_positions(tower, self.network)
         load_strictly(
             self.network,
             tower,
@@ -206,7 +211,7 @@ def image_tower(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def resize_positions(tower: dict[str, Tensor], network: VisionTransformer) -> None:
     """Resize the position embedding in ``tower`` to the network's grid, in place."""
     positions = tower.get(POSITIONS)
-    if positions is None or math.isqrt(len(positions) - 1) ** 2 != len(positions) - 1:
+    if positions is None or positions.dim() != 2 or unusable(positions):
         return  # the strict load names the fault
     # open_clip's function knows the keys of the whole model
     whole = {f'visual.{POSITIONS}': positions}

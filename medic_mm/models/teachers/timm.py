@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
-from medic_mm.errors import UserError
+from medic_mm.errors import FileError, UserError
 from medic_mm.helpers import nearest
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
@@ -26,6 +27,7 @@ from medic_mm.models.teachers.base import (
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
+    WeightFile,
     names_a_file,
     read_weight_file,
     require_weights,
@@ -127,7 +129,7 @@ class TimmTeacher(FrozenTeacher):
                     f'{file.path} was trained with QuickGELU but model={self.model!r} '
                     f'has another activation: use model={_quick(self.model)!r}'
                 )
-            origin, state_dict = str(file.path), self._adapt(file.state_dict)
+            origin, state_dict = str(file.path), self._adapt(file)
         load_strictly(
             self.network,
             state_dict,
@@ -168,12 +170,29 @@ class TimmTeacher(FrozenTeacher):
         )
         return TeacherOutput(patch_tokens=patches, cls_token=prefix[:, 0])
 
-    def _adapt(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the classifier and resize position embeddings with timm's filter."""
+    def _adapt(self, file: WeightFile) -> dict[str, Tensor]:
+        """Drop the classifier and resize position embeddings with timm's filter.
+
+        Raises:
+            FileError: where timm's filter fails.
+        """
         module = importlib.import_module(type(self.network).__module__)
-        adapted = dict(state_dict)
+        adapted = dict(file.state_dict)
+        positions = adapted.get('pos_embed')
+        if positions is not None and file.grid is not None:
+            extra = positions.shape[1] - math.prod(file.grid)
+            adapted['pos_embed'] = file.positions_on(
+                self.native_grid, 'pos_embed', positions, max(extra, 0)
+            )
         if hasattr(module, 'checkpoint_filter_fn'):
-            adapted = module.checkpoint_filter_fn(adapted, self.network)
+            try:
+                adapted = module.checkpoint_filter_fn(adapted, self.network)
+            except Exception as error:  # it does not expect what does not fit
+                reason = ' '.join(str(error).split()) or type(error).__name__
+                raise FileError(
+                    f'{file.path} does not fit model={self.model!r}: timm cannot bring '
+                    f'its weights into shape ({reason})'
+                ) from error
         heads = self.network.pretrained_cfg.get('classifier') or 'head'
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         prefixes = tuple(f'{head}.' for head in heads)
