@@ -6,6 +6,7 @@ Importing this module needs neither torch nor OpenMMLab.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -33,7 +34,8 @@ def require_number(
     """Refuse what is not a number in a range: NaN, infinity, bool, text, None.
 
     Args:
-        owner: Whose argument it is: its name, or the component itself.
+        owner: Whose argument it is: its name, or the component itself; ``''`` for
+            an argument that says so by itself.
         name: Name of the argument, as it is written in a config.
         value: The value. Numbers of NumPy count, whole floats are not integers.
         low: Least value allowed.
@@ -59,6 +61,7 @@ def require_number(
     if fits:
         return
     whose = owner if isinstance(owner, str) else type(owner).__name__
+    whose = f' of {whose}' if whose else ''
     bounds = [
         f'{word} {bound}'
         for word, bound in (
@@ -73,6 +76,13 @@ def require_number(
     if not infinite and isinstance(value, Real) and math.isinf(value):
         kind = f'finite {kind}'
     raise UserError(
-        f'{name}={value!r} of {whose} must be '
+        f'{name}={value!r}{whose} must be '
         + ' '.join([f'a {kind}', ' and '.join(bounds)]).rstrip()
     )
+
+
+def require_numbers(owner: Any, name: str, values: Any, **limits: Any) -> None:
+    """As :func:`require_number`, for one number or a sequence of them."""
+    many = isinstance(values, Sequence) and not isinstance(values, str)
+    for value in values if many else [values]:
+        require_number(owner, name, value, **limits)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from medic_mm.checks import require_number, require_numbers
 from medic_mm.datasets.photographs import CUTS, PHOTOGRAPHS, load_photographs
 from medic_mm.datasets.shapes import SHAPES, draw_shape
 from medic_mm.registry import DATASETS
@@ -96,9 +97,11 @@ class EmbeddedShapes(BaseDataset):
         if split not in CUTS:
             raise ValueError(f"split={split!r} is unknown: use 'train' or 'val'")
         sizes = dict(length=(length, 1), img_size=(img_size, 16), seed=(seed, 0))
+        sizes['max_refetch'] = (kwargs.get('max_refetch', 1), 0)
         for name, (value, least) in sizes.items():
-            if value < least:
-                raise ValueError(f'{name}={value} of EmbeddedShapes is below {least}')
+            require_number(self, name, value, low=least, integer=True)
+        if kwargs.get('indices') is not None:
+            require_numbers(self, 'indices', kwargs['indices'], integer=True)
         self.split = split
         self.length = length
         self.img_size = img_size

@@ -10,6 +10,7 @@ from mmengine import fileio
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 
+from medic_mm.checks import require_number, require_numbers
 from medic_mm.datasets.classes import log_numbers, number_folders
 from medic_mm.datasets.decoding import errors_of_file
 from medic_mm.datasets.image_files import (
@@ -69,13 +70,17 @@ class ImageFolder(CustomDataset):
     ) -> None:
         if per_class is not None and not with_label:
             raise UserError(f'per_class={per_class} needs labels: with_label=True')
-        counted = isinstance(indices, int)
-        for name, count in (
-            ('per_class', per_class),
-            ('indices', indices if counted else None),
+        counted = indices is not None and not isinstance(indices, (list, tuple))
+        for name, count, low in (
+            ('per_class', per_class, 1),
+            ('indices', indices if counted else None, 1),
+            ('draw_seed', draw_seed, 0),
+            ('max_refetch', kwargs.get('max_refetch'), 0),
         ):
-            if count is not None and count < 1:
-                raise UserError(f'{name}={count} of ImageFolder must be 1 or more')
+            if count is not None:
+                require_number(self, name, count, low=low, integer=True)
+        if not counted:
+            require_numbers(self, 'indices', indices or (), integer=True)
         self.per_class = per_class
         self.num_drawn = indices if counted else None
         self.draw_seed = draw_seed

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from medic_mm.checks import require_number, require_numbers
 from medic_mm.errors import UserError
 from medic_mm.evaluation.neighbours import nearest_neighbours
 
@@ -200,11 +201,8 @@ def check_settings(ks: Sequence[int], temperature: float) -> None:
     """
     if len(ks) == 0:
         raise UserError('k is empty: name at least one number of neighbours')
-    for k in ks:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise UserError(f'k={k!r} must be a whole number of 1 or more')
-    if not temperature > 0:
-        raise UserError(f'temperature={temperature} must be greater than 0')
+    require_numbers('', 'k', ks, low=1, integer=True)
+    require_number('', 'temperature', temperature, above=0)
 
 
 def _scores_by_chunk(

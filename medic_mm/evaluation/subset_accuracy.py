@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.evaluator import BaseMetric
 
+from medic_mm.checks import require_numbers
 from medic_mm.errors import UserError
 from medic_mm.helpers import listed
 from medic_mm.registry import METRICS
@@ -47,6 +48,9 @@ class SubsetAccuracy(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if not isinstance(classes, str):
+            require_numbers(self, 'classes', classes, low=0, integer=True)
+        require_numbers(self, 'topk', topk, low=1, integer=True)
         self.classes = torch.tensor(class_numbers(classes))
         self.topk = tuple(topk)
         self.known = classes if isinstance(classes, str) and classes in KNOWN else ''

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from torch import Generator, Tensor, nn
 
-from medic_mm.checks import require_number
+from medic_mm.checks import require_number, require_numbers
 from medic_mm.errors import UserError
 from medic_mm.masking import (
     PatchSplit,
@@ -71,6 +71,8 @@ class EvolvedSchedule:
                 f'masking.schedule.clusters={self.clusters!r} must be two numbers: '
                 'clusters in the first and in the last epoch'
             )
+        name = 'masking.schedule.clusters'
+        require_numbers('EvolvedMasking', name, self.clusters, low=1, integer=True)
         self.at(0, 1, Generator())  # refuses what is out of range
 
     @property
@@ -308,6 +310,7 @@ def _check_progress(progress: Any) -> None:
             f'masking.progress={progress!r} must be two numbers: the epoch, from 0, '
             'and the number of epochs'
         )
+    require_numbers('EvolvedMasking', 'masking.progress', progress, low=0, integer=True)
     evolved_alpha(*progress)  # refuses what is out of range
 
 

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.registry import DefaultScope
 from tiny import MEAN, STD, batch, build_medic
-from tiny_mimhd import build_mimhd, image_batch
+from tiny_mimhd import build_mimhd, image_batch, initialised, mimhd_config
 from tiny_runs import mae_config
 from torch import Tensor, nn
 
@@ -167,6 +167,24 @@ def test_mimhds_views_are_complements_and_each_patch_is_from_the_one_that_hides_
             assert torch.equal(view.masked[i][:, ~mask], found.images[i][:, ~mask])
         # the views do differ, so that a mix-up would show
         assert not torch.allclose(decoded[0][i], decoded[1][i], atol=1e-3)
+
+
+@pytest.mark.parametrize('norm_pix', [True, False])
+def test_pixels_of_a_frozen_decoder_are_shown_in_its_statistics(monkeypatch, norm_pix):
+    config = mimhd_config()
+    config['data_preprocessor'].update(mean=[127.5] * 3, std=[50.0, 60.0, 70.0])
+    config['head']['pixel_loss']['norm_pix'] = norm_pix
+    config['target_generator']['norm_pix'] = norm_pix
+    model, data = initialised(config), image_batch()
+    # ImageNet's, whatever the student's are
+    perfect = model.head.pixel_loss.construct_target(normalised(data))
+    predict = model.predict_pixels
+    monkeypatch.setattr(model, 'predict_pixels', lambda *x: (perfect, predict(*x)[1]))
+    found = reconstruct(model, data)
+    rgb = data['inputs'].flip(1) / 255
+    torch.testing.assert_close(found.reconstructed, rgb, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.images, rgb, atol=1e-4, rtol=0)
+    assert found.views[0].error.max() < 1e-6
 
 
 def test_one_view_alone_has_no_joint_prediction():

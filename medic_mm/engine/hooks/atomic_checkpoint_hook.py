@@ -10,6 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from medic_mm.checks import require, require_number
 from medic_mm.registry import HOOKS
 
 _BACKEND = 'medic_mm_atomic'
@@ -92,6 +93,17 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # mmengine takes them all, and a NaN would save nothing
+        given = {**dict(zip(('interval',), args, strict=False)), **kwargs}
+        lowest = dict(interval=-1, max_keep_ckpts=-1, save_begin=0)
+        for name, low in lowest.items():
+            if name in given:
+                require_number(self, name, given[name], low=low, integer=True)
+                require(
+                    given[name] != 0 or low == 0,
+                    f'{name}=0 of {type(self).__name__} must be 1 or more, or -1 for '
+                    'none',
+                )
         super().__init__(*args, **kwargs)
         remote = self.out_dir is not None and '://' in str(self.out_dir)
         given = self.backend_args is not None or self.file_client_args is not None

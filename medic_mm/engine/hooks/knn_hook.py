@@ -13,6 +13,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner, autocast
 from torch import nn
 
+from medic_mm.checks import require_number, require_numbers
 from medic_mm.engine.randomness import preserved_randomness
 from medic_mm.evaluation.features import (
     TokenEncoder,
@@ -66,12 +67,10 @@ class KNNHook(Hook):
         features: Sequence[str] = ('cls', 'mean'),
         by_epoch: bool = True,
     ) -> None:
+        require_numbers('', 'k', k, low=1, integer=True)
         ks = (k,) if isinstance(k, int) else tuple(k)
         check_settings(ks, temperature)
-        if not isinstance(interval, int) or interval < 1:
-            raise ValueError(
-                f'interval={interval!r} of KNNHook must be a whole number of 1 or more'
-            )
+        require_number(self, 'interval', interval, low=1, integer=True)
         check_feature_names(features)
         self.loader_configs = (train_dataloader, test_dataloader)
         self.interval = interval

@@ -8,6 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from medic_mm.checks import require_number
 from medic_mm.registry import HOOKS
 
 _DIVERGED = 'training diverged: at iteration'
@@ -36,8 +37,7 @@ class StopOnNaNHook(Hook):
     """
 
     def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(f'interval={interval} of StopOnNaNHook must be at least 1')
+        require_number(self, 'interval', interval, low=1, integer=True)
         self.interval = interval
 
     def after_train_iter(

@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import nn
 
+from medic_mm.checks import require_number
 from medic_mm.engine.randomness import preserved_randomness
 from medic_mm.eval_mode import eval_mode
 from medic_mm.helpers import unwrapped
@@ -65,10 +66,7 @@ class PanelHook(Hook):
         teacher: bool = True,
     ) -> None:
         for name, value in (('interval', interval), ('num_images', num_images)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f'{name}={value!r} of PanelHook must be a whole number of 1 or more'
-                )
+            require_number(self, name, value, low=1, integer=True)
         self.dataset_config = dataset
         self.interval = interval
         self.num_images = num_images

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.models.qkv import QKV
-from medic_mm.models.vit.arguments import require_patches
+from medic_mm.models.vit.arguments import require_size
 
 
 @dataclass
@@ -75,24 +75,6 @@ def block_index(layer: int, depth: int, owner: str) -> int:
             f'0 to {depth - 1}, or -1 (the last) to {-depth}'
         )
     return layer % depth
-
-
-def check_numbers(owner: object, **given: int | None) -> None:
-    """Refuse what is not a whole number, before a network is built with it.
-
-    Sizes are 1 or more, and None stands for a default; which blocks there are, the
-    network knows.
-    """
-    for name, value in given.items():
-        if value is not None:
-            low = 1 if name.endswith('_size') else None
-            require_number(owner, name, value, low=low, integer=True)
-
-
-def require_size(owner: str, size: int, patch: int) -> None:
-    """Refuse a size of the input that the patch size does not divide."""
-    start = f'input_size={size} of {owner} is no multiple of its patch size {patch}'
-    require_patches(owner, size, patch, start)
 
 
 class FrozenTeacher(nn.Module):

@@ -21,8 +21,6 @@ from medic_mm.errors import UserError
 from medic_mm.models.qkv import QKV, split_qkv
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
-    check_numbers,
-    require_size,
     seeded_construction,
 )
 from medic_mm.models.teachers.loading import WeightFile, require_weights
@@ -35,7 +33,12 @@ from medic_mm.models.teachers.mae_files import (
     require_fit,
     settings_text,
 )
-from medic_mm.models.vit.arguments import check_vit, require_division
+from medic_mm.models.vit.arguments import (
+    check_numbers,
+    check_vit,
+    require_division,
+    require_size,
+)
 from medic_mm.registry import MODELS
 
 # the statistics of ImageNet, with which the published MAEs were trained

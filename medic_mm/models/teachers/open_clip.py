@@ -19,7 +19,6 @@ from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
-    check_numbers,
     recorded_outputs,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
@@ -28,6 +27,7 @@ from medic_mm.models.teachers.loading import (
     require_weights,
 )
 from medic_mm.models.teachers.open_clip_source import resolve_tower
+from medic_mm.models.vit.arguments import check_numbers
 from medic_mm.registry import MODELS
 
 DEFAULT_FILE = 'open_clip_pytorch_model.bin'

@@ -21,7 +21,6 @@ from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
-    check_numbers,
     recorded_outputs,
     seeded_construction,
 )
@@ -32,6 +31,7 @@ from medic_mm.models.teachers.loading import (
     read_weight_file,
     require_weights,
 )
+from medic_mm.models.vit.arguments import check_numbers
 from medic_mm.registry import MODELS
 
 FROM_TIMM = 'timm'

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.model import PretrainedInit
 
-from medic_mm.checks import require, require_number
+from medic_mm.checks import require, require_number, require_numbers
 from medic_mm.helpers import listed, nearest, type_name
 
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -108,6 +108,24 @@ def require_patches(owner: str, size: Any, patch: Any, start: str) -> None:
         )
 
 
+def check_numbers(owner: object, **given: int | None) -> None:
+    """Refuse what is not a whole number, before a network is built with it.
+
+    Sizes are 1 or more, and None stands for a default; which blocks there are, the
+    network knows.
+    """
+    for name, value in given.items():
+        if value is not None:
+            low = 1 if name.endswith('_size') else None
+            require_number(owner, name, value, low=low, integer=True)
+
+
+def require_size(owner: str, size: int, patch: int) -> None:
+    """Refuse a size of the input that the patch size does not divide."""
+    start = f'input_size={size} of {owner} is no multiple of its patch size {patch}'
+    require_patches(owner, size, patch, start)
+
+
 def check_vit(
     vit: type, kwargs: Mapping[str, Any], owner: str | None = None
 ) -> dict[str, int]:
@@ -149,10 +167,7 @@ def check_vit(
     if scale is not None:
         require_number(owner, 'layer_scale_init_value', scale, low=0)
     depth, found = settings['num_layers'], given['out_indices']
-    for index in [found] if isinstance(found, int) else found:
-        require_number(
-            owner, 'out_indices', index, low=-depth, high=depth, integer=True
-        )
+    require_numbers(owner, 'out_indices', found, low=-depth, high=depth, integer=True)
     _check_blocks(owner, given['layer_cfgs'] or {}, settings)
     return settings
 
