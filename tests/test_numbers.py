@@ -98,6 +98,7 @@ MINIMAL: dict[str, dict[str, Any]] = dict(
     SegmentationLabelsHook={},
     SkippedImagesHook={},
     StopOnNaNHook={},
+    StrictWeightsHook={},
     TeacherCacheHook={},
     LayerAccuracy={},
     SubsetAccuracy=dict(classes=[0, 1]),
