@@ -19,6 +19,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 
 from medic_mm import registry
+from medic_mm.apis.run_config import load_config
+from medic_mm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -306,6 +308,71 @@ def wrong_settings(call: ast.Call) -> list[str]:
             break
     ours = getattr(found, '__module__', '').startswith('medic_mm')
     return [f'{kind.value}({key}=)' for key in values if ours and key not in accepted]
+
+
+@cache
+def identifiers() -> set[str]:
+    """Every name in the code of the repository."""
+    folders = ('medic_mm', 'configs', 'tools', 'benchmarks', 'tests')
+    files = [file for folder in folders for file in ROOT.glob(f'{folder}/**/*.py')]
+    return {name for file in files for name in re.findall(r'\w+', file.read_text())}
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_settings_are_names_of_the_code(path: Path) -> None:
+    """``balance`` in ```balance='sinkhorn'```, ``token_positions`` and the like."""
+    named = {
+        name
+        for code in inline_code(path)
+        for name in re.findall(r'(?<![\w./-])([a-z]\w*)=', code)
+    }
+    assert not named - identifiers()
+
+
+WITH_OPTIONS = [
+    x
+    for x in COMMANDS
+    if '--cfg-options' in x.values[2] and re.search(r'configs/\S+\.py', x.values[2])
+]
+
+
+@pytest.mark.parametrize(('path', 'script', 'arguments'), WITH_OPTIONS)
+def test_settings_of_commands_are_accepted(
+    path: Path, script: str, arguments: str
+) -> None:
+    """By the check that the tools make before anything is built.
+
+    Where a document shows what is refused, the sentence is the one that is shown.
+    """
+    name = Path(script).name
+    words = words_of(arguments)
+    config = next(word for word in words if word.endswith('.py'))
+    options = words[words.index('--cfg-options') :]
+    ending = next((i for i, x in enumerate(options[1:], 1) if x.startswith('--')), None)
+    given = argparse.ArgumentParser()
+    parser = parser_of(f'tools/{LAUNCHERS.get(name, (name,))[0]}')
+    given.add_argument('--cfg-options', nargs='+', action=action_of(parser))
+    read = given.parse_args(options[:ending]).cfg_options
+    shown = re.search(
+        rf'^\$ python {re.escape(script)} {re.escape(arguments)}\nerror: (.*)$',
+        path.read_text(),
+        re.M,
+    )
+    if shown is None:
+        load_config(ROOT / config, read)
+    else:
+        with pytest.raises(UserError, match=f'^{re.escape(shown[1])}'):
+            load_config(ROOT / config, read)
+
+
+def action_of(parser: argparse.ArgumentParser) -> type[argparse.Action]:
+    """How a tool reads ``--cfg-options``."""
+    for action in parser._actions:
+        if '--cfg-options' in action.option_strings:
+            return type(action)
+        if isinstance(action, argparse._SubParsersAction):
+            return action_of(next(iter(action.choices.values())))
+    raise AssertionError(f'{parser.prog} has no --cfg-options')
 
 
 @cache
