@@ -88,7 +88,9 @@ def swaps_channels(preprocessor: nn.Module) -> bool:
     batch = colour.to(torch.uint8).view(1, 3, 1, 1).repeat(1, 1, _SIDE, _SIDE)
     try:
         device = getattr(preprocessor, 'device', 'cpu')
-        out = preprocessor(dict(inputs=batch.to(device), data_samples=None), False)
+        # mmseg's notes the padding of its test_cfg in each sample that there is
+        samples = [] if getattr(preprocessor, 'test_cfg', None) else None
+        out = preprocessor(dict(inputs=batch.to(device), data_samples=samples), False)
         seen = out['inputs'][0, :, 0, 0].float().cpu()
     except Exception as error:
         raise UserError(
