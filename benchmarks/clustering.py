@@ -16,7 +16,6 @@ swallows the image is coherent too.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import random
@@ -36,6 +35,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from medic_mm.datasets.decoding import decode_image
 from medic_mm.masking import cluster_em, cluster_hierarchical, spatial_coherence
 from medic_mm.models.teachers import TimmTeacher
 
@@ -156,11 +156,11 @@ def photos(archive: Path, number: int, side: int) -> Tensor:
     with tarfile.open(archive) as files:
         names = sorted(n for n in files.getnames() if n.endswith('.jpg'))
         for name in sorted(random.Random(0).sample(names, min(number, len(names)))):
-            image = Image.open(io.BytesIO(files.extractfile(name).read()))
+            image = Image.fromarray(decode_image(files.extractfile(name).read()))
             short = min(image.size)
             left, top = ((length - short) / 2 for length in image.size)
             box = (left, top, left + short, top + short)
-            image = image.convert('RGB').resize((side, side), Image.BICUBIC, box)
+            image = image.resize((side, side), Image.BICUBIC, box)
             images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
     return torch.stack(images).float()
 

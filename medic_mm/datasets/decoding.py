@@ -116,10 +116,20 @@ def decode_image(
     """
     if not content:
         raise UnreadableImage('the file is empty', EMPTY)
-    with _decoders_errors(), _open(content, max_pixels) as image:
-        pixels = _decode_jpeg(content, image, min_size, channels)
+    size = _size_of_plain_jpeg(content)
+    if size is not None:
+        _require_size(size, max_pixels)
+        pixels = _by_opencv(content, size, min_size, channels)
         if pixels is not None:
             return pixels
+    with _decoders_errors(), _open(content, max_pixels) as image:
+        if image.format in ('JPEG', 'MPO') and image.mode in ('L', 'RGB'):
+            pixels = _by_opencv(content, image.size, min_size, channels)
+            if pixels is not None:
+                turn = _TURNS.get(_orientation(image))
+                if turn is None:
+                    return pixels
+                return np.array(Image.fromarray(pixels).transpose(turn))
         image.load()
         pixels = np.asarray(_as_rgb(_upright(image)))
     return np.ascontiguousarray(pixels if channels == 'rgb' else pixels[..., ::-1])
@@ -202,29 +212,53 @@ def _open(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
     finally:
         Image.MAX_IMAGE_PIXELS = allowed
     with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UnreadableImage(
-                f'{width} x {height} are more pixels than max_pixels={max_pixels}',
-                TOO_LARGE,
-            )
+        _require_size(image.size, max_pixels)
         yield image
 
 
-def _decode_jpeg(
-    content: bytes, image: Image.Image, min_size: int | None, channels: str
+def _require_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise UnreadableImage(
+            f'{size[0]} x {size[1]} are more pixels than max_pixels={max_pixels}',
+            TOO_LARGE,
+        )
+
+
+def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the header of a JPEG without tags; None for all else.
+
+    Pillow's own reading of the header takes a fifth of the time of a small image.
+    """
+    place = 2 if content[:2] == b'\xff\xd8' else len(content)
+    while place + 10 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: depth, height, width, parts
+            depth, parts = content[place + 4], content[place + 9]
+            height = int.from_bytes(content[place + 5 : place + 7], 'big')
+            width = int.from_bytes(content[place + 7 : place + 9], 'big')
+            plain = depth == 8 and parts in (1, 3) and height and width
+            return (width, height) if plain else None
+        # APP1 holds tags; frames of other kinds and data are left to Pillow
+        if marker == 0xE1 or not (
+            0xE0 <= marker <= 0xFE or marker in (0xDB, 0xC4, 0xDD)
+        ):
+            return None
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    return None
+
+
+def _by_opencv(
+    content: bytes, size: tuple[int, int], min_size: int | None, channels: str
 ) -> np.ndarray | None:
-    """Pixels of a whole JPEG file by OpenCV; None for all else."""
+    """Pixels of a whole JPEG file, not turned; None where OpenCV is no help."""
     # OpenCV takes files that are cut off; a whole one has its end mark at the end
     whole = content.find(b'\xff\xd9', max(0, len(content) - 64)) >= 0
-    if image.format not in ('JPEG', 'MPO') or image.mode not in ('L', 'RGB'):
-        return None
     cv2 = _opencv()
     if not whole or cv2 is None:
         return None
     flag = cv2.IMREAD_COLOR
     for share in (2, 4, 8) if min_size is not None else ():
-        if min(image.size) // share >= min_size:
+        if min(size) // share >= min_size:
             flag = getattr(cv2, f'IMREAD_REDUCED_COLOR_{share}')
     try:
         pixels = cv2.imdecode(
@@ -232,14 +266,9 @@ def _decode_jpeg(
         )
     except cv2.error:
         return None
-    if pixels is None:
-        return None
-    turn = _TURNS.get(_orientation(image))
-    if channels == 'rgb':
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    if turn is None:
+    if pixels is None or channels == 'bgr':
         return pixels
-    return np.array(Image.fromarray(pixels).transpose(turn))
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _opencv() -> Any:

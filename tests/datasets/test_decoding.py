@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -147,6 +149,10 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path):
     assert LoadReadableImage(max_pixels=24 * 36)(info)['img'].shape == (24, 36, 3)
     with pytest.raises(UnreadableImage, match=r'36 x 24 are more .* max_pixels=863'):
         LoadReadableImage(max_pixels=863)(info)
+    jpeg = write(tmp_path, {'a.jpg': encode(Image.fromarray(picture()), 'JPEG')})
+    with pytest.raises(UnreadableImage, match=r'36 x 24 are more .* max_pixels=863'):
+        read_image(jpeg / 'a.jpg', max_pixels=863)
+    assert read_image(jpeg / 'a.jpg', max_pixels=864).shape == (24, 36, 3)
     with pytest.raises(ValueError, match='max_pixels=0 of LoadReadableImage must be'):
         LoadReadableImage(max_pixels=0)
 
@@ -233,3 +239,12 @@ def test_a_missing_file_is_an_error(tmp_path):
 def test_settings_that_ask_for_other_pixels_are_refused():
     with pytest.raises(ValueError, match="color_type='grayscale'"):
         LoadReadableImage(color_type='grayscale')
+
+
+def test_reading_needs_no_host():
+    code = (
+        'import sys; sys.modules.update(mmengine=None, mmcv=None, torch=None)\n'
+        'from medic_mm.datasets.image_files import find_image_files\n'
+        'from medic_mm.datasets.decoding import to_rgb'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)

@@ -87,6 +87,7 @@ def test_reduced_labels_and_turned_images_pass(tmp_path):
         (mask(0, 300, dtype=np.uint16), 'holds the value 300: values are 0 to 255'),
         (b'torn', 'cannot be read'),
     ],
+    ids=['class', 'channels', 'size', 'value', 'torn'],
 )
 def test_a_mask_that_does_not_fit_is_named(content, sentence, tmp_path):
     folder = data(tmp_path, a=content, b=mask(0, 1))

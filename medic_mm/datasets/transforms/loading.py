@@ -97,7 +97,8 @@ class LoadReadableImage(LoadImageFromFile):
             return None
         self._in_a_row = 0
         if self.marks is not None and 'sample_idx' in results:
-            self.marks[results['sample_idx']] = READ
+            # a view, which is ten times as fast to write to
+            self.marks.numpy()[results['sample_idx']] = READ
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

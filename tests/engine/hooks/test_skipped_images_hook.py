@@ -88,8 +88,10 @@ def listed_files(runner):
         return [tuple(line.rstrip('\n').split('\t')) for line in file]
 
 
-@pytest.mark.parametrize('fixed', [False, True])
-@pytest.mark.parametrize(('workers', 'persistent'), [(0, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    ('workers', 'persistent', 'fixed'),
+    [(0, False, True), (2, False, False), (2, True, True)],
+)
 def test_counts_and_names_what_it_skipped(tmp_path, workers, persistent, fixed):
     folder = fill(tmp_path / 'data', 150, 14)
     (folder / 'notes.txt').write_text('not an image')
