@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from medic_mm.apis.pretrained import RANDOM
+from medic_mm.checkpoints.config_text import read_config_file
 from medic_mm.errors import UserError
 from medic_mm.export.architecture import describe_backbone
 from medic_mm.export.source import read_source
@@ -106,7 +105,7 @@ def read_student(checkpoint: str, config: Path | None = None) -> PretrainedStude
                 "checkpoint 'random' needs --config CONFIG: the pre-training whose "
                 'student is drawn at random'
             )
-        settings = Config.fromfile(config).to_dict()
+        settings = read_config_file(config)
         if not isinstance((settings.get('model') or {}).get('backbone'), dict):
             raise UserError(f'--config: {config} has no model.backbone')
     else:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.config import Config
 
+from medic_mm.apis.checkpoint_arguments import require_file
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
 
@@ -24,7 +23,8 @@ def set_pretrained(cfg: Config, file: str) -> None:
     Args:
         cfg: A config with ``model.backbone``, changed in place.
         file: A local checkpoint with the weights below the prefix that the config
-            names, else below ``backbone.``; or ``'random'``.
+            names, else below ``backbone.``, or of another code base, whose names are
+            converted then; or ``'random'``.
 
     Raises:
         UserError: for no such file, or a config without a backbone.
@@ -34,9 +34,8 @@ def set_pretrained(cfg: Config, file: str) -> None:
         raise UserError('--pretrained: the config has no model.backbone')
     if file == RANDOM:
         backbone['init_cfg'] = None
-    elif not Path(file).is_file():
-        raise UserError(f'--pretrained: checkpoint {file!r} does not exist')
     else:
+        require_file(file, '--pretrained')
         given = backbone.get('init_cfg')
         prefix = given.get('prefix') if isinstance(given, dict) else None
         backbone['init_cfg'] = dict(

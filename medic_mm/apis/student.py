@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.backbone import load_backbone
+from medic_mm.checkpoints.pretrained import is_pretrained, load_pretrained
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
 from medic_mm.models.data_preprocessor import require_rgb
@@ -63,8 +63,9 @@ def load_student(config: Config, checkpoint: str) -> Student:
 
     Args:
         config: A config with ``model.backbone``.
-        checkpoint: A file with the weights below ``backbone.``, loaded strictly, or
-            ``'random'``: weights drawn with the config's seed.
+        checkpoint: A file with the weights below ``backbone.``, or in the names of
+            another code base, loaded strictly; or ``'random'``: weights drawn with the
+            config's seed.
 
     Raises:
         UserError: for a checkpoint that does not exist.
@@ -81,7 +82,10 @@ def load_student(config: Config, checkpoint: str) -> Student:
         with _warnings_only():
             student.init_weights()
     else:
-        load_backbone(student.backbone, checkpoint)
+        report, converted = load_pretrained(student.backbone, checkpoint, 'backbone.')
+        for note in (*report.notes, converted and f'{checkpoint}: {converted}'):
+            if note:
+                logging.getLogger(__name__).warning(note)
     return student.eval()
 
 
@@ -117,7 +121,7 @@ def _drop_pretrained(settings: dict) -> dict:
     settings = copy.deepcopy(dict(settings))
     init = settings.get('init_cfg')
     steps = init if isinstance(init, (list, tuple)) else [init]
-    kept = [step for step in steps if step and step.get('type') != 'Pretrained']
+    kept = [step for step in steps if step and not is_pretrained(step)]
     if init is not None and len(kept) < len(steps):
         settings.pop('init_cfg')
         if kept:

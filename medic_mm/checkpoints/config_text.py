@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+from pathlib import Path
 from typing import Any
+
+from medic_mm.errors import FileError
 
 _NUMBERS = {'inf': float('inf'), 'nan': float('nan')}
 
@@ -36,6 +40,39 @@ def parse_config_text(text: str) -> dict[str, Any]:
             f'the config cannot be read (line {line.lineno} is no setting)'
         )
     return settings
+
+
+def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
+    """Settings of a config file; a copy in a run's folder is parsed, never run.
+
+    A run's folder may come from anyone, and MMEngine writes plain settings into it. A
+    config that a user wrote inherits from others, so that MMEngine reads it, as the
+    tools for training do.
+
+    Raises:
+        FileError: for a copy in a run's folder that is more than settings.
+    """
+    path = Path(path)
+    if not _in_run_folder(path):
+        from mmengine.config import Config
+
+        return Config.fromfile(path).to_dict()
+    try:
+        return parse_config_text(path.read_text(encoding='utf-8', errors='replace'))
+    except ValueError as error:
+        raise FileError(
+            f'config {path} lies in the folder of a run, where it is parsed and not '
+            f'run, but {error}: give the config that the run came from'
+        ) from error
+
+
+def _in_run_folder(path: Path) -> bool:
+    folder = path.absolute().parent
+    return (
+        folder.name == 'vis_data'
+        or (folder / 'last_checkpoint').exists()
+        or any(folder.glob('*/vis_data'))
+    )
 
 
 def _value(node: ast.expr) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from medic_mm.checkpoints.key_maps import convert_weights
 from medic_mm.checkpoints.loading import find_weights, read_checkpoint
 from medic_mm.checkpoints.openmmlab import local_file
 from medic_mm.checkpoints.strict import LoadReport
-from medic_mm.errors import FileError
+from medic_mm.errors import FileError, UserError
 from medic_mm.helpers import type_name
 
 #: Layouts that a network of OpenMMLab may have.
@@ -52,6 +52,7 @@ def load_pretrained(
     place: str = 'backbone',
     new: Sequence[str] = (),
     left: Sequence[str] = (),
+    advice: Callable[[Iterable[str]], str] = lambda names: '',
 ) -> tuple[LoadReport, str]:
     """Load a file into a module, strictly; names of other code bases are converted.
 
@@ -63,6 +64,7 @@ def load_pretrained(
             of a backbone below ``backbone.``.
         new: Beginnings of names that may be missing in the file.
         left: Beginnings of names that the file may have beyond the module.
+        advice: From names that differ to what else the user can do.
 
     Returns:
         What was loaded, and how the file was converted: ``''`` where it was not.
@@ -80,11 +82,18 @@ def load_pretrained(
         module,
         origin=f'checkpoint {path}',
         grids=(None, recorded_grid(file, content)),
-        remedy=partial(_remedy, set(own), set(module.state_dict())),
+        remedy=lambda missing, unexpected: '; '.join(
+            filter(
+                None,
+                (
+                    _remedy(set(own), set(module.state_dict()), missing, unexpected),
+                    advice([*sorted(missing), *sorted(unexpected)]),
+                ),
+            )
+        ),
         new=new,
         left=left,
     )
-    errors = []
     try:
         if own:
             return load(own), ''
@@ -93,35 +102,34 @@ def load_pretrained(
             f'begin with {beginnings(weights)}'
         )
     except FileError as error:
-        errors.append(error)
-    for found, summary in _conversions(weights, place):
-        try:
-            return load(found, origin=f'checkpoint {path}, converted,'), summary
-        except FileError as error:
-            errors.append(error)
-    # a file that is in the network's own names misses these; else the conversion does
-    converted = not set(own) & set(module.state_dict()) and len(errors) > 1
-    raise errors[1 if converted else 0]
-
-
-def _conversions(
-    weights: Mapping[str, Tensor], place: str
-) -> Iterable[tuple[dict[str, Tensor], str]]:
-    """Weights under the names that the module may have, and how they were made."""
-    start = f'{place.rpartition(".")[2]}.' if place else ''
+        problem = error
+    foreign = not set(own) & set(module.state_dict())
     for target in _TARGETS:
         try:
-            done = convert_weights(weights, 'auto', target)
-        except ValueError:
-            continue
-        below = start if target == 'mmpretrain' else ''
-        found = {
-            name.removeprefix(below): value
-            for name, value in done.weights.items()
-            if name.startswith(below)
-        }
-        if found:
-            yield found, done.summary()
+            found, summary = _converted(weights, target, place)
+            return load(found, origin=f'checkpoint {path}, converted,'), summary
+        except FileError as error:
+            problem, foreign = error if foreign else problem, False
+        except ValueError as error:
+            if foreign and target == _TARGETS[0]:
+                problem = FileError(f'{problem}, and it cannot be converted: {error}')
+    raise problem
+
+
+def _converted(
+    weights: Mapping[str, Tensor], target: str, place: str
+) -> tuple[dict[str, Tensor], str]:
+    """Weights under the names that the module may have, and how they were made."""
+    done = convert_weights(weights, 'auto', target)
+    start = f'{place.rpartition(".")[2]}.' if place and target == 'mmpretrain' else ''
+    found = {
+        name.removeprefix(start): value
+        for name, value in done.weights.items()
+        if name.startswith(start)
+    }
+    if not found:
+        raise UserError(f'nothing in it belongs to {place}')
+    return found, done.summary()
 
 
 def _remedy(

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.checkpoints.config_text import parse_config_text, read_config_file
 from medic_mm.checkpoints.description import read_description
 from medic_mm.checkpoints.grid import Grid, config_grid, grid_text, recorded_grid
 from medic_mm.checkpoints.loading import find_weights, read_checkpoint
@@ -129,11 +129,9 @@ def _settings(
     if isinstance(given, Mapping):
         return _plain(given)
     if given is not None:
-        from mmengine.config import Config
-
         if not Path(given).is_file():
             raise MissingFileError(f'config {str(given)!r} does not exist')
-        return _plain(Config.fromfile(given))
+        return _plain(read_config_file(given))
     if isinstance(in_checkpoint, Mapping):
         return _plain(in_checkpoint)
     if not isinstance(in_checkpoint, str):

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mmengine.config import Config
-
 from medic_mm.apis.run_config import short_path
+from medic_mm.checkpoints.config_text import read_config_file
 from medic_mm.errors import UserError
 from medic_mm.runs.page import Extras, render_page
 from medic_mm.runs.results import Result, find_results, read_result
@@ -86,7 +85,7 @@ def _changes(run: Run, base: Path | None) -> list:
     if base is None:
         return []
     try:
-        settings = Config.fromfile(base).to_dict()
+        settings = read_config_file(base)
     except Exception as error:  # whatever a torn Python file raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'config {base} cannot be read: {reason}') from error

@@ -225,6 +225,21 @@ def test_the_advice_works(
         assert torch.isfinite(value).all()
 
 
+def test_the_advice_for_a_part_works(
+    place: Path, content: dict, tmp_path: Path
+) -> None:
+    renamed(content['state_dict'])
+    torch.save(content, tmp_path / 'bad.pth')
+    door = PARTS['init_cfg of the head']
+    with pytest.raises(FileError) as error:
+        door(place, tmp_path / 'bad.pth', tmp_path)
+    advised = str(error.value).partition('--resume-partial ')[2].split()
+    assert advised == ['head.layers.head.bias', 'head.layers.head.biass']
+    runner = door(place, tmp_path / 'bad.pth', tmp_path, resume_partial=advised)
+    log = Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    assert '1 weights loaded; new in the network: layers.head.bias; left' in log
+
+
 def test_all_other_weights_are_those_of_the_file(
     place: Path, content: dict, tmp_path: Path
 ) -> None:

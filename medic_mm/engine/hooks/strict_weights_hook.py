@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,15 @@ class StrictWeightsHook(Hook):
                 raise UserError(f'{where}.init_cfg.checkpoint is not set: name a file')
             path = str(step['checkpoint'])
             inner = _below(self.partial, place)
+            start = f'{place}.' if place else ''
             report, converted = load_pretrained(
-                module, path, step.get('prefix'), place, inner, inner
+                module,
+                path,
+                step.get('prefix'),
+                place,
+                inner,
+                inner,
+                lambda names, start=start: self._advice(start + x for x in names),
             )
             if converted:
                 runner.logger.info(f'{path} is converted: {converted}.')
@@ -125,9 +132,16 @@ class StrictWeightsHook(Hook):
         notes: tuple[str, ...] = ()
         if isinstance(backbone, nn.Module):
             notes = _fit_positions(backbone, state, origin, path, checkpoint)
+        names = [
+            name
+            for name in {**own, **state}
+            if name not in own
+            or name not in state
+            or misfit(state[name], own[name], shapes=True)
+        ]
+        advice = self._advice(names)
         remedy = 'Give one that was trained with this config'
-        if self._tolerant:
-            remedy += self._partial_advice(own, state)
+        remedy += f', or {advice}' if advice else ''
         report = check_weights(model, state, origin, remedy, self.partial, self.partial)
         for note in notes:
             runner.logger.warning(note)
@@ -175,6 +189,28 @@ class StrictWeightsHook(Hook):
                 f'The resumed run keeps settings of {path}, not those of the config: '
                 f'{listed(kept)}.'
             )
+
+    def _unfit(self, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
+        """Weights that may differ, and cannot be loaded."""
+        return [
+            name
+            for name in state
+            if name.startswith(self.partial)
+            and name in own
+            and misfit(state[name], own[name], shapes=True)
+        ]
+
+    def _advice(self, names: Iterable[str]) -> str:
+        """How weights may differ; empty where none may."""
+        names = [name for name in names if not name.startswith(self.partial)]
+        if not self._tolerant or not names:
+            return ''
+        if len(names) > _MOST:
+            names = sorted({'.'.join(name.split('.')[:2]) for name in names})
+        if len(names) > _MOST:
+            return 'name what may differ by --resume-partial NAMES'
+        given = ' '.join([*self.partial, *names])
+        return f'let these differ by --resume-partial {given}'
 
     def _unfit(self, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
         """Weights that may differ, and cannot be loaded."""
