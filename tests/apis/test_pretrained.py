@@ -13,7 +13,7 @@ HOOK = 'medic_mm.PretrainedBackboneHook'
 
 @pytest.fixture
 def file(tmp_path) -> str:
-    (tmp_path / 'a.pth').write_bytes(b'')
+    (tmp_path / 'a.pth').write_bytes(b'weights')
     return str(tmp_path / 'a.pth')
 
 
