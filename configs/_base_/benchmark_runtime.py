@@ -1,4 +1,5 @@
-# What benchmarks of classification share: pre-trained weights are loaded strictly.
+# What benchmarks of classification share: pre-trained weights are loaded strictly, and
+# the classes of data, head and checkpoint are compared before the first step.
 _base_ = './default_runtime.py'
 
 default_hooks = dict(
@@ -6,6 +7,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='medic_mm.PretrainedBackboneHook'),
+    dict(type='medic_mm.ClassesHook'),
     dict(type='medic_mm.StopOnNaNHook'),
 ]
 log_processor = dict(_delete_=True, type='LogProcessor', window_size=20)

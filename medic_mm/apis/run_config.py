@@ -106,7 +106,8 @@ def build_runner(
         runner = RUNNERS.build(cfg)
     for notice in notices:
         runner.logger.warning(notice)
-    runner.register_hook(ClassesHook(), priority=ClassesHook.priority)
+    if not any(isinstance(hook, ClassesHook) for hook in runner.hooks):
+        runner.register_hook(ClassesHook(), priority=ClassesHook.priority)
     return runner
 
 

@@ -149,5 +149,5 @@ def test_our_tool_refuses_a_mask_with_a_class_too_many(data, checkpoint):
         ok=False,
     )
     last = output.strip().splitlines()[-1]
-    assert last.startswith('ValueError: the mask data/camvid/annotations/train/')
+    assert last.startswith('error: the mask data/camvid/annotations/train/')
     assert 'holds class 11 but model.decode_head has num_classes=11' in last
