@@ -220,9 +220,8 @@ def test_sets_of_numbers_are_compared_by_count(tmp_path):
     assert compare_classes({'train': numbers}) is None
     words = dict(metainfo=dict(classes=['tench', 'goldfish']))
     assert compare_classes({'a': folders, 'b': listed(tmp_path, 1, **words)}) == 2
-    for labels, label in (((0, 2), 2), ((-1, 1), -1)):
-        with pytest.raises(UserError, match=f'holds class number {label}, but there'):
-            compare_classes({'train': folders, 'test': listed(tmp_path, *labels)})
+    with pytest.raises(UserError, match='holds class number 2, but there are 2'):
+        compare_classes({'train': folders, 'test': listed(tmp_path, 0, 2)})
     three = dict(metainfo=dict(classes=['a', 'b', 'c']))
     with pytest.raises(UserError, match='2 in train, 3 in test'):
         compare_classes({'train': folders, 'test': listed(tmp_path, 0, **three)})
