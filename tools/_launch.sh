@@ -32,6 +32,19 @@ check_count() {
   [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is a number of processes, not '$2'"
 }
 
+# check_first PROCESSES CONFIG [arguments of tools/train.py]: look for all that is missing,
+# once and in one process, before any of them starts; not with CHECK=0 or --no-check
+check_first() {
+  local processes=$1 word
+  shift
+  for word in "$@"; do
+    if [ "$word" = --no-check ]; then return; fi
+  done
+  if [ "${CHECK:-1}" = 0 ]; then return; fi
+  "$PYTHON" "$TOOLS/train.py" "$@" --check --processes "$processes" >&2 ||
+    fail "nothing was started; CHECK=0 or --no-check starts all the same"
+}
+
 free_port() {
   "$PYTHON" -c 'import socket
 with socket.socket() as probe:

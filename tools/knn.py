@@ -15,9 +15,10 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import OptionAction, sentences_for_users
+from medic_mm.apis import sentences_for_users
 from medic_mm.apis.knn import evaluate_knn, format_report
 from medic_mm.apis.run_config import load_config
+from medic_mm.settings.arguments import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,13 +34,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, help='write the report as JSON here')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda:0, ...')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -49,7 +44,7 @@ def main() -> None:
     MMLogger.get_instance('knn', log_level='WARNING')
     with sentences_for_users():
         report = evaluate_knn(
-            load_config(args.config, args.cfg_options),
+            load_config(args.config, args.cfg_options, args.data_root),
             args.checkpoint,
             ks=args.k,
             temperature=args.temperature,

@@ -3,6 +3,8 @@
 #   bash tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [arguments of tools/train.py]
 # GPUS (default 8), GPUS_PER_NODE (8, or GPUS if that is less), CPUS_PER_TASK (5) and
 # SRUN_ARGS (further arguments of srun) are taken from the environment.
+# What is missing (data, teacher, disk) is looked for before the job is queued, on this
+# machine: CHECK=0, or --no-check at the end, leaves that out.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
@@ -21,6 +23,7 @@ choose_python
 # split at blanks, as a command line is; no file names are filled in
 read -r -a SRUN_ARGS <<<"${SRUN_ARGS:-}"
 
+check_first "$GPUS" "$CONFIG" --work-dir "$WORK_DIR" "$@"
 exec srun \
   --partition="$PARTITION" \
   --job-name="$JOB" \

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from medic_mm.apis import LAUNCHERS, OptionAction, run_testing, sentences_for_users
+from medic_mm.apis import LAUNCHERS, run_testing, sentences_for_users
+from medic_mm.settings.arguments import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,14 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='no pinned memory in dataloaders'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. test_dataloader.batch_size=64; '
-        'lists are a,b or "[a,b]"',
-    )
+    add_config_options(parser, ', e.g. test_dataloader.batch_size=64')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     # older launchers pass the rank as an argument
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -61,6 +55,7 @@ def main() -> None:
             tta=args.tta,
             pin_memory=not args.no_pin_memory,
             options=args.cfg_options,
+            data_root=args.data_root,
             launcher=args.launcher,
             tools=Path(sys.argv[0]).parent,
         )

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from medic_mm.apis import LAUNCHERS, OptionAction, run_training, sentences_for_users
+from medic_mm.apis import (
+    LAUNCHERS,
+    check_training,
+    run_training,
+    sentences_for_users,
+)
+from medic_mm.settings.arguments import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,13 +68,26 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='end the workers of dataloaders after each epoch',
     )
+    add_config_options(
+        parser,
+        ', e.g. optim_wrapper.optimizer.lr=1e-3 '
+        'custom_hooks.0.interval=5 model.backbone.arch=small',
+    )
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. optim_wrapper.optimizer.lr=1e-3 '
-        'custom_hooks.0.interval=5 model.backbone.arch=small; lists are a,b or "[a,b]"',
+        '--check',
+        action='store_true',
+        help='look for all that a training needs, print what is missing, train nothing',
+    )
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='for dist_train.sh and slurm_train.sh: start without --check (or CHECK=0)',
+    )
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1,
+        help='number of processes that --check counts with; default 1',
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     # older launchers pass the rank as an argument
@@ -82,18 +101,26 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with sentences_for_users():
-        run_training(
-            args.config,
+        settings = dict(
             work_dir=args.work_dir,
             resume=args.resume,
             resume_partial=args.resume_partial,
             pretrained=args.pretrained,
             amp=args.amp,
-            auto_scale_lr=args.auto_scale_lr,
             validate=not args.no_validate,
+            options=args.cfg_options,
+            data_root=args.data_root,
+        )
+        if args.check:
+            ready = check_training(args.config, **settings, processes=args.processes)
+            print(ready)
+            raise SystemExit(0 if ready else 1)
+        run_training(
+            args.config,
+            **settings,
+            auto_scale_lr=args.auto_scale_lr,
             pin_memory=not args.no_pin_memory,
             persistent_workers=not args.no_persistent_workers,
-            options=args.cfg_options,
             launcher=args.launcher,
             tools=Path(sys.argv[0]).parent,
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import OptionAction, sentences_for_users
+from medic_mm.apis import sentences_for_users
 from medic_mm.apis.run_config import load_config
 from medic_mm.apis.visualize import (
     Drawn,
@@ -32,6 +32,7 @@ from medic_mm.apis.visualize import (
     visualize_segmentation,
 )
 from medic_mm.errors import UserError
+from medic_mm.settings.arguments import add_config_options
 from medic_mm.visualization import INTERPOLATIONS
 
 
@@ -106,15 +107,18 @@ def add_masks(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(draw=draw_masks)
 
 
-def draw_masks(images: list[str], cfg_options: dict | None, **options: Any) -> Drawn:
+def draw_masks(
+    images: list[str], cfg_options: dict | None, data_root: str | None, **options: Any
+) -> Drawn:
     config = None
     if images[0].endswith('.py'):
         path, *images = images
-        config = load_config(path, cfg_options)
+        config = load_config(path, cfg_options, data_root)
         if not images:
             raise UserError(f'no images: name files or folders after {path}')
-    elif cfg_options:
-        raise UserError('--cfg-options needs a config: name its .py file first')
+    elif cfg_options or data_root:
+        given = '--cfg-options' if cfg_options else '--data-root'
+        raise UserError(f'{given} needs a config: name its .py file first')
     return visualize_masks(config, images, **options)
 
 
@@ -241,13 +245,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         '--out', type=Path, required=True, help='folder for the pictures'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda:0, ...')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_config_options(parser)
 
 
 def main() -> None:
@@ -258,8 +256,8 @@ def main() -> None:
     draw = options.pop('draw')
     with sentences_for_users():
         if 'config' in options:
-            overrides = options.pop('cfg_options')
-            options['config'] = load_config(options['config'], overrides)
+            changes = options.pop('cfg_options'), options.pop('data_root')
+            options['config'] = load_config(options['config'], *changes)
         drawn: Drawn = draw(**options)
     for note in drawn.notes:
         print(note)

@@ -209,7 +209,6 @@ def find_data(data: Path, dataset: str) -> Path:
         missing = [part for part in wanted.parts if not (folder / part).is_dir()]
         if missing:
             raise LookupError(f'{folder} has no {" and no ".join(missing)}')
-        # as it was given: a link may stand for a path that --cfg-options cannot take
         return folder.absolute()
     raise LookupError(f'{data} has no {wanted.folders[0]}')
 

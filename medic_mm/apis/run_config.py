@@ -13,43 +13,95 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from medic_mm.apis.cfg_options import check_options
 from medic_mm.apis.device import adapt_to_cpu, has_accelerator
 from medic_mm.datasets.folder_positions import check_settings
 from medic_mm.engine.hooks import ClassesHook
-from medic_mm.errors import UserError
+from medic_mm.errors import MissingFileError, UserError
+from medic_mm.settings.data_root import set_data_root
+from medic_mm.settings.files import require_writable
+from medic_mm.settings.options import check_options, name_problems
+from medic_mm.settings.schedule import follow_length, late_ends, run_length
+from medic_mm.settings.values import value_problems
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 # mmseg's preprocessor wants the lists that the Runner's own default makes
 _WANT_STACKED_IMAGES = ('mmpretrain', 'medic_mm')
 
 
-def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
-    """Read a config file and merge options into it.
+def load_config(
+    path: str | Path,
+    options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+) -> Config:
+    """Read a config file, merge options into it and check the whole of it.
+
+    What follows from the options (see :func:`read_config`) goes to the error output.
 
     Args:
         path: The config file.
         options: Dotted keys to values, as :class:`OptionAction` gives them.
+        data_root: A folder for all data sets of the config.
 
     Raises:
-        UserError: where there is no such file, and for an option that no component
-            accepts.
+        UserError: where there is no such file, for an option that no component
+            accepts, and for names and values in the config that cannot be meant.
     """
-    if not Path(path).is_file():
-        raise UserError(f'config {str(path)!r} does not exist')
-    cfg = Config.fromfile(path)
-    if options:
-        check_options(cfg, options)
-        cfg.merge_from_dict(options)
+    cfg, notices = read_config(path, options, data_root)
+    for notice in notices:
+        print(notice, file=sys.stderr)
+    require_settings(cfg)
     return cfg
 
 
+def read_config(
+    path: str | Path,
+    options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+) -> tuple[Config, list[str]]:
+    """As :func:`load_config`, but for the check of names and values.
+
+    Returns:
+        The config, and what was changed beyond the options, for the log: the places of
+        ``data_root``, and schedulers that follow the length of the run.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f'config {str(path)!r} does not exist')
+    cfg = Config.fromfile(path)
+    notices = [] if data_root is None else [set_data_root(cfg, data_root)]
+    if options:
+        check_options(cfg, options)
+        length = run_length(cfg)
+        cfg.merge_from_dict(options)
+        notices += follow_length(cfg, length, options)
+    return cfg, [*notices, *late_ends(cfg)]
+
+
+def setting_problems(cfg: Config) -> list[str]:
+    """A sentence for each name and value in a config that cannot be meant."""
+    return [*name_problems(cfg), *value_problems(cfg)]
+
+
+def require_settings(cfg: Config) -> None:
+    """Refuse a config with names or values that cannot be meant.
+
+    Raises:
+        UserError: names all of them.
+    """
+    if problems := setting_problems(cfg):
+        raise UserError('\n'.join(problems))
+
+
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str | Path) -> None:
-    """Set ``cfg.work_dir``: the argument, else the config's, else by its file name."""
+    """Set ``cfg.work_dir``: the argument, else the config's, else by its file name.
+
+    Raises:
+        UserError: where it cannot be a folder that this process writes to.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(config_path).stem))
+    require_writable(cfg.work_dir, '--work-dir')
 
 
 def fill_dataloaders(

@@ -21,11 +21,13 @@ from medic_mm.apis.run_config import (
 )
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
+from medic_mm.settings.building import naming_places
 
 _PREDICTIONS = ('.pkl', '.pickle')
 _METRICS = ('.json', '.yaml', '.yml')
 
 
+@naming_places()
 def run_testing(
     config: str | Path,
     checkpoint: str | Path,
@@ -36,6 +38,7 @@ def run_testing(
     options: dict[str, Any] | None = None,
     launcher: str = 'none',
     tools: Path = Path('tools'),
+    data_root: str | None = None,
 ) -> dict[str, float]:
     """Run the test loop of a config on a checkpoint.
 
@@ -52,6 +55,7 @@ def run_testing(
         launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
             ``'mpi'``.
         tools: Folder of the command-line tools, for messages.
+        data_root: A folder for all data sets of the config.
 
     Returns:
         The metrics by name.
@@ -68,7 +72,7 @@ def run_testing(
             f'--out {out}: the suffix says what is written, metrics for '
             f'{", ".join(_METRICS)}, predictions for {", ".join(_PREDICTIONS)}'
         )
-    cfg = load_config(config, options)
+    cfg = load_config(config, options, data_root)
     if cfg.get('test_cfg') is None or cfg.get('test_dataloader') is None:
         raise UserError(
             f'{config} has no test loop (test_cfg, test_dataloader, test_evaluator), '

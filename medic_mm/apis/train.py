@@ -22,17 +22,22 @@ from medic_mm.apis.pretrained import set_pretrained
 from medic_mm.apis.run_config import (
     build_runner,
     fill_dataloaders,
-    load_config,
+    read_config,
+    require_settings,
     set_work_dir,
+    setting_problems,
     tool_command,
 )
 from medic_mm.datasets.loaders import require_batches
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
+from medic_mm.settings.building import naming_places
+from medic_mm.settings.readiness import Readiness, check_config
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+@naming_places()
 def run_training(
     config: str | Path,
     work_dir: str | None = None,
@@ -47,6 +52,7 @@ def run_training(
     options: dict[str, Any] | None = None,
     launcher: str = 'none',
     tools: Path | None = None,
+    data_root: str | None = None,
 ) -> Runner | None:
     """Train a model.
 
@@ -72,6 +78,7 @@ def run_training(
             ``'mpi'``.
         tools: Folder of the command-line tools. Where it is given, the last line of
             the log is the next useful command.
+        data_root: A folder for all data sets of the config.
 
     Returns:
         The Runner after training; None where a resumed run was finished before.
@@ -81,30 +88,19 @@ def run_training(
             no component, or an argument needs a setting that the config lacks.
         FileError: for a checkpoint that carries code, is damaged, or does not fit.
     """
-    cfg = load_config(config, options)
-    if pretrained is not None:
-        set_pretrained(cfg, pretrained)
-    set_work_dir(cfg, work_dir, config)
-    if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
-        raise UserError(f'{config} has no training loop (train_cfg, train_dataloader)')
-    if not validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    cfg, notices = read_config(config, options, data_root)
+    require_settings(cfg)
+    _prepare(cfg, config, work_dir, pretrained, amp, validate)
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
         resume = 'auto'
-    notices = [] if resume is None else set_resume(cfg, resume)
+    notices += [] if resume is None else set_resume(cfg, resume)
     if resume is not None and (finished := finished_run(cfg)):
         print_log(finished, logger=None)
         return None
     set_strict_weights(cfg, resume_partial)
     if auto_scale_lr:
         _switch_on_lr_scaling(cfg)
-    for loader in ('train_dataloader', 'val_dataloader'):
-        settings = (cfg.get(loader) or {}).get('dataset')
-        check_image_suffixes(settings, cfg.get('default_scope'))
-    fill_dataloaders(cfg, _LOADERS, pin_memory, persistent_workers)
+    _prepare_data(cfg, pin_memory, persistent_workers)
     joined = join_process_group(cfg, launcher)
     runner = build_runner(cfg, launcher, notices)
     _count_accumulation(runner)
@@ -116,6 +112,76 @@ def run_training(
     if joined:
         leave_process_group()
     return runner
+
+
+def _prepare(
+    cfg: Config,
+    config: str | Path,
+    work_dir: str | None,
+    pretrained: str | None,
+    amp: bool,
+    validate: bool,
+) -> None:
+    """Change a config as the arguments say."""
+    if pretrained is not None:
+        set_pretrained(cfg, pretrained)
+    set_work_dir(cfg, work_dir, config)
+    if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
+        raise UserError(f'{config} has no training loop (train_cfg, train_dataloader)')
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _prepare_data(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
+    """Check and complete the loaders of a config."""
+    for loader in ('train_dataloader', 'val_dataloader'):
+        settings = (cfg.get(loader) or {}).get('dataset')
+        check_image_suffixes(settings, cfg.get('default_scope'))
+    fill_dataloaders(cfg, _LOADERS, pin_memory, persistent_workers)
+
+
+@naming_places()
+def check_training(
+    config: str | Path,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    pretrained: str | None = None,
+    amp: bool = False,
+    validate: bool = True,
+    options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    processes: int = 1,
+) -> Readiness:
+    """Look for all that a training needs; builds parts of it, trains nothing.
+
+    Args:
+        config: The config file.
+        work_dir: This and what follows as in :func:`run_training`.
+        resume: As there.
+        pretrained: As there.
+        amp: As there.
+        validate: As there.
+        options: As there.
+        data_root: As there.
+        processes: How many processes will train.
+
+    Raises:
+        UserError: where the config cannot be read with these options.
+    """
+    ready = Readiness(f'{config} for {processes} process{"es" * (processes > 1)}')
+    cfg, notices = read_config(config, options, data_root)
+    ready.found += notices
+    ready.missing += setting_problems(cfg)
+    with ready.part('arguments'):
+        _prepare(cfg, config, work_dir, pretrained, amp, validate)
+        ready.found += [] if resume is None else set_resume(cfg, resume)
+    with ready.part('data'):
+        _prepare_data(cfg, pin_memory=True, persistent_workers=True)
+    check_config(cfg, ready, processes)
+    return ready
 
 
 def _switch_on_lr_scaling(cfg: Config) -> None:

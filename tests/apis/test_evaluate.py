@@ -354,7 +354,8 @@ def test_steps_that_are_done_are_skipped(
     assert first.failed[0].title == 'segmentation on CamVid'
     assert 'tools/train.py ended with status 3' in first.failed[0].reason
     assert '--resume' not in tools.calls[-1]
-    assert f'test_dataloader.dataset.data_root={data}/camvid' in tools.calls[-1]
+    last = tools.calls[-1]
+    assert last[last.index('--data-root') + 1] == f'{data}/camvid'
 
     tools.calls, tools.status = [], {'test': 1}
     evaluate(*arguments, out=out)
@@ -379,14 +380,9 @@ def test_steps_that_are_done_are_skipped(
     assert json.loads((out / 'evaluation.json').read_text()) == third.as_dict()
 
     comma = data.rename(tmp_path / 'a,b')
-    with pytest.raises(UserError, match='by a link') as caught:
-        evaluate(*arguments[:2], comma, ['finetune'], out=tmp_path / 'link')
-    assert 'a,b' in str(caught.value)
-    (tmp_path / 'plain').symlink_to(comma)
-    found = evaluate(
-        *arguments[:2], tmp_path / 'plain', ['finetune'], out=tmp_path / 'link'
-    )
-    assert f'data_root={tmp_path}/plain/cifar10' in ' '.join(tools.calls[0])
+    found = evaluate(*arguments[:2], comma, ['finetune'], out=tmp_path / 'comma')
+    first = tools.calls[0]
+    assert first[first.index('--data-root') + 1] == f'{tmp_path}/a,b/cifar10'
     assert not found.failed or 'status' not in found.failed[0].reason
 
     moved = comma.rename(tmp_path / 'other')

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 STUB = f"""#!/usr/bin/env bash
-# answers `-c CODE` as Python would, and shows how anything else was called
+# answers `-c CODE` as Python would, notes a check, shows how others were called
 if [ "$1" = -c ]; then exec '{sys.executable}' "$@"; fi
+case " $* " in *' --check '*)
+  printf 'checked=%s\\n' "$@"
+  exit "${{STATUS:-0}}"
+esac
 echo "called=$0"
 echo "threads=${{OMP_NUM_THREADS:-unset}}"
 echo "path=${{PYTHONPATH:-unset}}"
@@ -216,3 +220,38 @@ def test_slurm(clone: Path, stubs: Path) -> None:
     assert done.option('ntasks') == '16'
     assert done.option('ntasks-per-node') == '8'
     assert done.option('cpus-per-task') == '5'
+
+
+def test_all_is_checked_once_before_the_start(clone: Path, stubs: Path) -> None:
+    words = ['c.py', '4', '--amp', '--data-root', 'my data']
+    done = call(clone, stubs, 'dist_train.sh', *words, NNODES='2')
+    assert done.status == 0, done.errors
+    checked = [x for x in done.errors.splitlines() if x.startswith('checked=')]
+    assert checked[0].endswith('tools/train.py')
+    assert checked[1:] == [
+        f'checked={word}'
+        for word in ('c.py', *words[2:], '--check', '--processes', '8')
+    ]
+    assert done.after('tools/train.py')[3:] == words[2:]
+
+
+@pytest.mark.parametrize(
+    'script, words',
+    [
+        ('dist_train.sh', ['c.py', '8']),
+        ('slurm_train.sh', ['part', 'job', 'c.py', 'work']),
+    ],
+)
+def test_nothing_starts_where_something_is_missing(
+    clone: Path, stubs: Path, script: str, words: list[str]
+) -> None:
+    done = call(clone, stubs, script, *words, STATUS='1')
+    assert done.status == 2
+    assert done.arguments == []
+    assert 'CHECK=0 or --no-check' in done.errors
+    # as the message says
+    for arguments, variables in ((['--no-check'], {}), ([], {'CHECK': '0'})):
+        done = call(clone, stubs, script, *words, *arguments, STATUS='1', **variables)
+        assert done.status == 0
+        assert 'checked=' not in done.errors
+        assert done.after('tools/train.py')

@@ -1,0 +1,1 @@
+"""Configs: read from files and options, checked before anything is built."""
