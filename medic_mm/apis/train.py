@@ -148,6 +148,7 @@ def check_training(
     config: str | Path,
     work_dir: str | None = None,
     resume: str | None = None,
+    resume_partial: Sequence[str] = (),
     pretrained: str | None = None,
     amp: bool = False,
     validate: bool = True,
@@ -161,6 +162,7 @@ def check_training(
         config: The config file.
         work_dir: This and what follows as in :func:`run_training`.
         resume: As there.
+        resume_partial: As there.
         pretrained: As there.
         amp: As there.
         validate: As there.
@@ -178,6 +180,7 @@ def check_training(
     with ready.part('arguments'):
         _prepare(cfg, config, work_dir, pretrained, amp, validate)
         ready.found += [] if resume is None else set_resume(cfg, resume)
+        set_strict_weights(cfg, resume_partial)
     with ready.part('data'):
         _prepare_data(cfg, pin_memory=True, persistent_workers=True)
     check_config(cfg, ready, processes)
