@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import vits
 from labelled import make_folder
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from shrinking_benchmarks import shrink_benchmark
+from timm.models.beit import Beit
 
 from medic_mm.apis import evaluate as module
+from medic_mm.apis.convert import convert_file
 from medic_mm.apis.evaluate import evaluate
 from medic_mm.apis.evaluation_features import features_config
 from medic_mm.apis.evaluation_plan import (
@@ -23,7 +27,9 @@ from medic_mm.apis.evaluation_plan import (
 )
 from medic_mm.apis.evaluation_student import PretrainedStudent, read_student
 from medic_mm.apis.evaluation_table import Evaluation, LeftOut, Row, duration
+from medic_mm.checkpoints import load_backbone
 from medic_mm.errors import UserError
+from medic_mm.registry import MODELS
 
 TINY_MEDIC = 'medic/medic_vit-tiny-p8_1xb100-coslr-20e_cifar10-64px.py'
 TINY_MIMHD = 'mimhd/mimhd_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
@@ -217,6 +223,36 @@ def test_a_downloaded_config_names_no_function(root: Path, tmp_path: Path) -> No
     assert cfg.model.data_preprocessor.type == 'medic_mm.HostSamplesPreprocessor'
 
 
+def test_a_backbone_of_ones_own_needs_its_config(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'own_backbone.py').write_text(
+        'from mmpretrain.models import VisionTransformer\n'
+        'from mmpretrain.registry import MODELS\n\n\n'
+        '@MODELS.register_module(force=True)\n'
+        'class OwnBackbone(VisionTransformer):\n'
+        '    pass\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = Config.fromfile(root / 'configs' / TINY_MEDIC)
+    cfg.model.backbone = dict(type='OwnBackbone', arch=vits.ARCH, img_size=64)
+    checkpoint = save_checkpoint(tmp_path / 'a.pth', cfg)
+    data = make_data(tmp_path / 'data', 'cifar10')
+    tasks, left_out = make_plan(read_student(checkpoint), ['knn'], data, root)
+    assert not tasks
+    assert left_out[0].reason.endswith('--config CONFIG would do')
+    cfg.custom_imports = dict(imports=['own_backbone'])
+    cfg.dump(tmp_path / 'config.py')
+    student = read_student(checkpoint, tmp_path / 'config.py')
+    tasks, _ = make_plan(student, ['knn'], data, root)
+    assert [task.name for task in tasks] == ['knn-cifar10']
+    features = features_config(student, 'cifar10', data, root)
+    assert features.custom_imports == dict(imports=['own_backbone'])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        built = MODELS.build(features.model.backbone)
+    assert type(built).__name__ == 'OwnBackbone'
+
+
 def test_missing_and_incomplete_data(root: Path, tmp_path: Path) -> None:
     student = student_of(root, tmp_path, TINY_MEDIC)
     data = make_data(tmp_path / 'data', 'cifar10')
@@ -268,6 +304,54 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
         read_student(str(path))
     with pytest.raises(UserError, match=r"config 'no\.py' does not exist"):
         read_student(str(path), Path('no.py'))
+
+
+@pytest.mark.parametrize('relative', [False, True])
+def test_each_advice_leads_to_the_next_step(
+    root: Path, tmp_path: Path, relative: bool
+) -> None:
+    """A released file: convert it, give its config, and it is evaluated."""
+    student = vits.fill(
+        Beit(
+            img_size=vits.IMAGE,
+            patch_size=vits.PATCH,
+            embed_dim=vits.DIMS,
+            depth=vits.DEPTH,
+            num_heads=vits.HEADS,
+            init_values=0.1,
+            global_pool='token',
+            num_classes=0,
+            use_abs_pos_emb=not relative,
+            use_shared_rel_pos_bias=relative,
+        )
+    )
+    released, converted = tmp_path / 'token_cls.pth', tmp_path / 'converted.pth'
+    torch.save(
+        {f'module.student.{k}': v for k, v in student.state_dict().items()}, released
+    )
+    with pytest.raises(UserError, match=r'tools/convert\.py') as caught:
+        read_student(str(released))
+    assert 'brings weights of other code bases into this layout' in str(caught.value)
+    convert_file(released, converted, 'mmpretrain')
+    with pytest.raises(UserError, match='give the config file of its pre-training too'):
+        read_student(str(converted))
+    cfg = Config.fromfile(root / 'configs' / (DENSE_RPB if relative else TINY_MEDIC))
+    cfg.model.backbone.update(
+        arch=vits.ARCH, img_size=vits.IMAGE, patch_size=vits.PATCH
+    )
+    cfg.dump(tmp_path / 'config.py')
+    found = read_student(str(converted), tmp_path / 'config.py')
+    assert found.family == 'medic-pre'
+    assert found.title.startswith('BEiT of ' if relative else 'ViT of ')
+    data = make_data(tmp_path / 'data', 'cifar10')
+    tasks, _ = make_plan(found, ['knn'], data, root)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        features = features_config(found, 'cifar10', data, root)
+        backbone = MODELS.build(features.model.backbone)
+    report = load_backbone(backbone, converted, strict=False)
+    assert report.unexpected == ()
+    assert set(report.missing) <= {'mask_token'}
+    assert [task.name for task in tasks] == ['knn-cifar10']
 
 
 def test_suite() -> None:
@@ -431,10 +515,6 @@ def test_fine_tuning_end_to_end(
     pretraining = Config.fromfile(root / 'configs' / TINY_MEDIC)
     backbone = pretraining.model.backbone
     backbone.update(arch=cfg.model.backbone.arch, img_size=cfg.model.backbone.img_size)
-    from mmengine.registry import DefaultScope
-
-    from medic_mm.registry import MODELS
-
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         weights = MODELS.build(backbone).state_dict()
     checkpoint = save_checkpoint(tmp_path / 'epoch_1.pth', pretraining, **weights)
