@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medic_mm.checkpoints.key_maps import convert_keys
 from medic_mm.checkpoints.strict import load_strictly
+from medic_mm.errors import FileError, UserError
 from medic_mm.export.architecture import Architecture, describe_backbone
 from medic_mm.export.preprocessing import Preprocessing, describe_preprocessing
 from medic_mm.export.source import Source
@@ -27,7 +28,10 @@ def describe_source(source: Source) -> tuple[Architecture, Preprocessing]:
 
 def timm_weights(source: Source) -> dict[str, Tensor]:
     """The backbone's weights under timm's names; no value is copied or changed."""
-    return convert_keys(source.weights, 'mmpretrain', 'timm')
+    try:
+        return convert_keys(source.weights, 'mmpretrain', 'timm')
+    except UserError as error:
+        raise FileError(f'checkpoint {source.path}: {error}') from error
 
 
 def timm_settings(
