@@ -128,3 +128,50 @@ def _norm(weights: Weights, name: str, tokens: Tensor) -> Tensor:
     centred = tokens - tokens.mean(-1, keepdim=True)
     scale = (centred.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
     return centred * scale * weights[f'{name}.weight'] + weights[f'{name}.bias']
+
+
+def hugging_face(weights: Weights, style: str, start: str) -> Weights:
+    """The names of transformers: files of version 4, of 5, and networks of 5."""
+    blocks = {'4': 'encoder.layer', '5': 'encoder.layer', 'network': 'layers'}[style]
+    decoder = {
+        '4': 'decoder.decoder_layers',
+        '5': 'decoder.decoder_encoder.layer',
+        'network': 'decoder.decoder_layers',
+    }[style]
+    new = style == 'network'
+    table = {
+        'norm1': 'layernorm_before',
+        'norm2': 'layernorm_after',
+        'attn.proj': 'attention.o_proj' if new else 'attention.output.dense',
+        'mlp.fc1': 'mlp.fc1' if new else 'intermediate.dense',
+        'mlp.fc2': 'mlp.fc2' if new else 'output.dense',
+    }
+    outer = {
+        'cls_token': 'embeddings.cls_token',
+        'pos_embed': 'embeddings.position_embeddings',
+        'patch_embed.proj.weight': 'embeddings.patch_embeddings.projection.weight',
+        'patch_embed.proj.bias': 'embeddings.patch_embeddings.projection.bias',
+        'norm.weight': 'layernorm.weight',
+        'norm.bias': 'layernorm.bias',
+    }
+    found = {}
+    for name, value in weights.items():
+        if name in outer:
+            found[start + outer[name]] = value
+        elif name.startswith(('blocks.', 'decoder_blocks.')):
+            kind, number, rest = name.split('.', 2)
+            at = f'{start}{blocks}' if kind == 'blocks' else decoder
+            part, _, last = rest.rpartition('.')
+            if part != 'attn.qkv':
+                found[f'{at}.{number}.{table[part]}.{last}'] = value
+                continue
+            for letter, word, third in zip(
+                'qkv', ('query', 'key', 'value'), value.chunk(3), strict=True
+            ):
+                short = (
+                    f'attention.{letter}_proj' if new else f'attention.attention.{word}'
+                )
+                found[f'{at}.{number}.{short}.{last}'] = third.clone()
+        else:
+            found[f'decoder.{name}'] = value
+    return found

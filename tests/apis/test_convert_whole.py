@@ -114,53 +114,6 @@ def test_weights_that_are_none(tmp_path: Path, source: str, change, words: str) 
     assert name in str(caught.value)
 
 
-def hugging_face(weights: Weights, style: str, start: str) -> Weights:
-    """The names of transformers: files of version 4, of 5, and networks of 5."""
-    blocks = {'4': 'encoder.layer', '5': 'encoder.layer', 'network': 'layers'}[style]
-    decoder = {
-        '4': 'decoder.decoder_layers',
-        '5': 'decoder.decoder_encoder.layer',
-        'network': 'decoder.decoder_layers',
-    }[style]
-    new = style == 'network'
-    table = {
-        'norm1': 'layernorm_before',
-        'norm2': 'layernorm_after',
-        'attn.proj': 'attention.o_proj' if new else 'attention.output.dense',
-        'mlp.fc1': 'mlp.fc1' if new else 'intermediate.dense',
-        'mlp.fc2': 'mlp.fc2' if new else 'output.dense',
-    }
-    outer = {
-        'cls_token': 'embeddings.cls_token',
-        'pos_embed': 'embeddings.position_embeddings',
-        'patch_embed.proj.weight': 'embeddings.patch_embeddings.projection.weight',
-        'patch_embed.proj.bias': 'embeddings.patch_embeddings.projection.bias',
-        'norm.weight': 'layernorm.weight',
-        'norm.bias': 'layernorm.bias',
-    }
-    found = {}
-    for name, value in weights.items():
-        if name in outer:
-            found[start + outer[name]] = value
-        elif name.startswith(('blocks.', 'decoder_blocks.')):
-            kind, number, rest = name.split('.', 2)
-            at = f'{start}{blocks}' if kind == 'blocks' else decoder
-            part, _, last = rest.rpartition('.')
-            if part != 'attn.qkv':
-                found[f'{at}.{number}.{table[part]}.{last}'] = value
-                continue
-            for letter, word, third in zip(
-                'qkv', ('query', 'key', 'value'), value.chunk(3), strict=True
-            ):
-                short = (
-                    f'attention.{letter}_proj' if new else f'attention.attention.{word}'
-                )
-                found[f'{at}.{number}.{short}.{last}'] = third.clone()
-        else:
-            found[f'decoder.{name}'] = value
-    return found
-
-
 STYLES = ('4', '5', 'network')
 
 
@@ -168,7 +121,7 @@ STYLES = ('4', '5', 'network')
 @pytest.mark.parametrize('start', ['vit.', ''])
 def test_vitmae_of_each_version_of_transformers(style: str, start: str) -> None:
     weights = plain_mae.random_weights()
-    found = hugging_face(weights, style, start)
+    found = plain_mae.hugging_face(weights, style, start)
     done = convert_weights(found, 'auto', 'mae', whole='x')
     assert done.left_out == {}
     assert done.weights.keys() == weights.keys()
@@ -198,7 +151,7 @@ def test_vit_with_pooler_and_classifier(style: str) -> None:
             },
         ),
     ):
-        found = {**hugging_face(weights, style, start), **extra}
+        found = {**plain_mae.hugging_face(weights, style, start), **extra}
         done = convert_weights(found, 'auto', 'timm', whole='x')
         assert set(done.left_out) == set(extra)
         assert all(torch.equal(done.weights[k], v) for k, v in weights.items())
@@ -206,7 +159,7 @@ def test_vit_with_pooler_and_classifier(style: str) -> None:
 
 @pytest.mark.parametrize('style', STYLES)
 def test_parts_of_hugging_face_that_do_not_belong_together(style: str) -> None:
-    found = hugging_face(plain_mae.random_weights(), style, 'vit.')
+    found = plain_mae.hugging_face(plain_mae.random_weights(), style, 'vit.')
     word = 'k_proj' if style == 'network' else 'attention.key'
     name = next(name for name in found if f'2.attention.{word}.weight' in name)
     for value, words in (

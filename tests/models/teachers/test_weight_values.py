@@ -64,6 +64,21 @@ def test_oblong_positions_of_an_mae(tmp_path: Path) -> None:
     assert teacher.network['backbone'].pos_embed.equal(weights['pos_embed'])
 
 
+def test_an_mae_of_transformers(tmp_path: Path) -> None:
+    """What ``tools/convert.py`` reads, the teacher reads as well."""
+    weights = plain_mae.random_weights()
+    found = []
+    for number, given in enumerate(
+        [weights, plain_mae.hugging_face(weights, '5', 'vit.')]
+    ):
+        torch.save(given, tmp_path / f'{number}.pth')
+        settings = dict(MAE, input_size=plain_mae.PATCH * plain_mae.SIDE)
+        teacher = MAETeacher(**settings, weights=str(tmp_path / f'{number}.pth'))
+        teacher.init_weights()
+        found.append(teacher.network.state_dict())
+    assert all(value.equal(found[1][name]) for name, value in found[0].items())
+
+
 def test_oblong_positions_of_a_timm_network(tmp_path: Path) -> None:
     teacher = TimmTeacher(**TIMM, random_weights=True)
     weights = {k: torch.randn_like(v) for k, v in teacher.network.state_dict().items()}
