@@ -233,10 +233,10 @@ def _explain(path: Path, error: Exception) -> str:
         name = code[1] or code[2]
         if name == HISTORY:  # allowed where it can be imported
             return (
-                f'checkpoint {path} holds the training log of MMEngine, and the '
-                'package mmengine is not installed: pip install mmengine, or export '
-                'the checkpoint where it is (tools/export_hf.py, tools/convert.py), '
-                'which needs no mmengine to be read'
+                f'checkpoint {path} holds the training log of MMEngine (HistoryBuffer), '
+                'and the package mmengine is not installed: pip install mmengine, or, '
+                'where it is, export the checkpoint by tools/export_hf.py or '
+                'tools/convert.py, whose files are read without it'
             )
         return (
             f'checkpoint {path} carries pickled code ({name}) and was not loaded: keep '
