@@ -233,8 +233,8 @@ def _explain(path: Path, error: Exception) -> str:
         name = code[1] or code[2]
         if name == HISTORY:  # allowed where it can be imported
             return (
-                f'checkpoint {path} holds the training log of MMEngine (HistoryBuffer), '
-                'and the package mmengine is not installed: pip install mmengine, or, '
+                f'checkpoint {path} holds the training log of MMEngine '
+                '(HistoryBuffer), and the package mmengine is not installed: pip install mmengine, or, '
                 'where it is, export the checkpoint by tools/export_hf.py or '
                 'tools/convert.py, whose files are read without it'
             )
