@@ -234,9 +234,9 @@ def _explain(path: Path, error: Exception) -> str:
         if name == HISTORY:  # allowed where it can be imported
             return (
                 f'checkpoint {path} holds the training log of MMEngine '
-                '(HistoryBuffer), and the package mmengine is not installed: pip install mmengine, or, '
-                'where it is, export the checkpoint by tools/export_hf.py or '
-                'tools/convert.py, whose files are read without it'
+                '(HistoryBuffer), and the package mmengine is not installed: pip '
+                'install mmengine, or, where it is, export the checkpoint by '
+                'tools/export_hf.py or tools/convert.py, and give that file'
             )
         return (
             f'checkpoint {path} carries pickled code ({name}) and was not loaded: keep '
