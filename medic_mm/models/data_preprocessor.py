@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models.utils import SelfSupDataPreprocessor
+from mmpretrain.structures import DataSample
 from torch import nn
 
 from medic_mm.checks import require, require_number
@@ -84,23 +86,22 @@ def swaps_channels(preprocessor: nn.Module) -> bool:
     Raises:
         UserError: for one that does not take a batch of images.
     """
-    colour = torch.tensor(_COLOUR, dtype=torch.float32)
-    batch = colour.to(torch.uint8).view(1, 3, 1, 1).repeat(1, 1, _SIDE, _SIDE)
+    trial = copy.deepcopy(preprocessor)
+    # as they are they may lie on a device without values; the order is all that counts
+    for name, value in (('mean', 0.0), ('std', 1.0)):
+        if getattr(trial, name, None) is not None:
+            setattr(trial, name, torch.full((3, 1, 1), value, device='cpu'))
+    colour = torch.tensor(_COLOUR, dtype=torch.uint8, device='cpu')
+    batch = colour.view(1, 3, 1, 1).repeat(1, 1, _SIDE, _SIDE)
     try:
-        device = getattr(preprocessor, 'device', 'cpu')
-        # mmseg's notes the padding of its test_cfg in each sample that there is
-        samples = [] if getattr(preprocessor, 'test_cfg', None) else None
-        out = preprocessor(dict(inputs=batch.to(device), data_samples=samples), False)
-        seen = out['inputs'][0, :, 0, 0].float().cpu()
+        data = dict(inputs=batch, data_samples=[DataSample()])
+        seen = trial.cpu()(data, False)['inputs'][0, :, 0, 0]
     except Exception as error:
         raise UserError(
             f'data_preprocessor.type={type(preprocessor).__name__} does not take a '
             f'batch of images (B, 3, H, W): use mmpretrain.SelfSupDataPreprocessor or '
             f'medic_mm.HostSamplesPreprocessor ({type(error).__name__}: {error})'
         ) from error
-    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
-    if mean is not None and std is not None:
-        seen = seen * std.flatten().cpu() + mean.flatten().cpu()
     return bool(seen[0] > seen[2])
 
 
@@ -148,6 +149,8 @@ def require_statistics(preprocessor: nn.Module) -> None:
         'the teacher needs the mean and std that normalised its input: set them in '
         'data_preprocessor',
     )
+    if mean.is_meta:
+        return  # built for its shapes alone
     require(
         mean.isfinite().all() and std.isfinite().all() and (std > 0).all(),
         f'data_preprocessor.mean={mean.flatten().tolist()}, '

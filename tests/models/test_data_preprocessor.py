@@ -55,6 +55,24 @@ def test_the_order_of_channels_is_found_by_trying(kind, numbers):
         require_rgb(build(kind, **numbers, **{name: True}), rgb_inputs=True)
 
 
+def test_settings_of_segmentation_at_test_time():
+    pytest.importorskip('mmseg')
+    import mmseg.models  # noqa: F401
+
+    sizes = dict(size=(16, 16), seg_pad_val=255, test_cfg=dict(size_divisor=16))
+    kind = 'mmseg.SegDataPreProcessor'
+    assert swaps_channels(build(kind, **NUMBERS, **sizes, bgr_to_rgb=True))
+    assert not swaps_channels(build(kind, **NUMBERS, **sizes))
+
+
+def test_a_model_of_shapes_alone_is_checked_too():
+    with torch.device('meta'):
+        MODELS.build(mimhd_config())
+        config = dict(mimhd_config(), data_preprocessor=dict(NUMBERS))
+        with pytest.raises(UserError, match=r'to_rgb=True'):
+            MODELS.build(config)
+
+
 def test_two_normalisations_are_refused():
     preprocessor = build(
         'mmpretrain.TwoNormDataPreprocessor',
