@@ -510,6 +510,8 @@ def test_fine_tuning_end_to_end(
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[loader].update(num_workers=0, batch_size=5, persistent_workers=False)
     cfg.train_cfg.max_epochs = 1
+    # that of the student is set on the command line
+    cfg.model.backbone.layer_scale_init_value = 0.0
     cfg.dump(benchmarks / name)
 
     pretraining = Config.fromfile(root / 'configs' / TINY_MEDIC)
