@@ -40,6 +40,8 @@ LAUNCHERS = {
     'evaluate.sh': ('evaluate.py', ''),
     'quickstart.sh': ('quickstart.py', ''),
 }
+# words that stand for a number
+NUMBERS = ('N', 'S', 'GPUS', 'SECONDS', 'ROWS', 'COLUMNS')
 COMMAND = re.compile(
     r'(?:python|bash) ((?:tools|benchmarks)/\w+\.(?:py|sh))\b((?:\\\n|[^`\n#])*)'
 )
@@ -131,7 +133,7 @@ def words_of(arguments: str) -> list[str]:
     )
     words = shlex.split(plain)
     words = [word.partition('|')[0] if '|' in word else word for word in words]
-    return ['1' if word in ('N', 'S', 'GPUS', 'SECONDS') else word for word in words]
+    return ['1' if word in NUMBERS else word for word in words]
 
 
 @pytest.mark.parametrize(('path', 'script', 'arguments'), COMMANDS)
