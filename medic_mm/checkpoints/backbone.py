@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from medic_mm.helpers import listed
 
 __all__ = ['LoadReport', 'load_backbone']
 
-_POSITIONS = re.compile(r'(^|\.)(pos_embed$|relative_position_)')
+_RELATIVE = 'relative_position_'
 
 
 def load_backbone(
@@ -133,10 +132,15 @@ def fit_part(
     grids: tuple[Sequence[int] | None, Grid | None] = (None, None),
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Bring the positions among weights into the shapes of a network, with notes."""
-    positions = {k: v for k, v in weights.items() if _POSITIONS.search(k)}
+    own = part.state_dict()
+    positions = {
+        name: value
+        for name, value in weights.items()
+        if (name in own and name == 'pos_embed') or _RELATIVE in name
+    }
     require_numbers(positions, origin, integers=['relative_position_index'])
     fitted, notes = fit_positions(part, weights, origin, *grids)
-    fitted, more = fit_relative_positions(fitted, part.state_dict())
+    fitted, more = fit_relative_positions(fitted, own)
     return fitted, (*notes, *more)
 
 

@@ -239,3 +239,14 @@ def test_relative_positions_load(tmp_path: Path) -> None:
     report = load_backbone(target, save(tmp_path / 'a.pth', vits.checkpoint(source)))
     assert report.missing == ()
     assert unchanged(target, dict(source.state_dict()))
+
+
+def test_positions_that_are_not_used_may_be_anything(tmp_path: Path) -> None:
+    network = vits.mmpretrain_vit()
+    del network.pos_embed
+    network.register_parameter('pos_embed', None)
+    weights = vits.checkpoint(vits.mmpretrain_vit())
+    weights['backbone.pos_embed'] *= torch.nan
+    path = save(tmp_path / 'a.pth', weights)
+    report = load_backbone(network, path, left=('pos_embed',))
+    assert report.unexpected == ('pos_embed',)
