@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from shrinking import shrink
 from shrinking_benchmarks import shrink_benchmark
+from timm.models.beit import Beit
 
 from medic_mm.engine.hooks import PretrainedBackboneHook
 from medic_mm.models.algorithms import MEDiC
@@ -66,7 +67,7 @@ def downstream(name: str, file: Path, **backbone) -> tuple[torch.nn.Module, str]
         model.init_weights()
         hook.before_train(runner)
     model.eval()
-    return model, logs[0]
+    return model, '\n'.join(logs)
 
 
 def images(side: int = SIDE) -> torch.Tensor:
@@ -126,6 +127,38 @@ def test_segmentation_of_larger_images_resizes_the_tables(tmp_path: Path) -> Non
         torch.testing.assert_close(resized[0], table[0], atol=1e-2, rtol=0)
     with torch.no_grad():
         assert segmentor.backbone(images(2 * SIDE))[0].shape == (2, 48, 8, 8)
+
+
+def test_fine_tuning_starts_from_a_released_file(tmp_path: Path) -> None:
+    """Of MaskDistill or MEDiC's token + CLS, as it was downloaded."""
+    released = Beit(
+        img_size=SIDE,
+        patch_size=16,
+        embed_dim=48,
+        depth=BLOCKS,
+        num_heads=3,
+        mlp_ratio=2,
+        init_values=0.1,
+        global_pool='token',
+        num_classes=0,
+        use_abs_pos_emb=False,
+        use_shared_rel_pos_bias=True,
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in released.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    weights = {f'module.student.{k}': v for k, v in released.state_dict().items()}
+    weights['module.student.mask_token'] = torch.ones(1, 1, 48)
+    weights['module.distill_head.weight'] = torch.ones(4, 48)
+    torch.save({'model': weights}, tmp_path / 'token_cls.pth')
+    classifier, log = downstream(CLASSIFIER, tmp_path / 'token_cls.pth')
+    released.eval()
+    with torch.no_grad():
+        expected = released.forward_features(images())[:, 0]
+        found = classifier.backbone(images())[-1]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert 'new in the network: nothing' in log
 
 
 @pytest.mark.parametrize('size', [(40, 90), (64, 64), (100, 70)])
