@@ -50,6 +50,12 @@ def join_process_group(cfg: Config, launcher: str) -> bool:
     return True
 
 
+def is_first_process() -> bool:
+    """Whether this is rank 0, also before the group is there."""
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return next((os.environ[key] for key in ranks if key in os.environ), '0') == '0'
+
+
 def leave_process_group() -> None:
     """Close the group after all ranks have come here."""
     distributed.barrier()

@@ -8,16 +8,20 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from medic_mm.apis.checkpoint_arguments import (
     finished_run,
+    require_file,
     set_resume,
     set_strict_weights,
 )
 from medic_mm.apis.knn import find_dataloaders
-from medic_mm.apis.launch import join_process_group, leave_process_group
+from medic_mm.apis.launch import (
+    is_first_process,
+    join_process_group,
+    leave_process_group,
+)
 from medic_mm.apis.pretrained import set_pretrained
 from medic_mm.apis.run_config import (
     build_runner,
@@ -91,11 +95,14 @@ def run_training(
     cfg, notices = read_config(config, options, data_root)
     require_settings(cfg)
     _prepare(cfg, config, work_dir, pretrained, amp, validate)
-    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
-        resume = 'auto'
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    elif resume is None and '://' not in (cfg.get('load_from') or '://'):
+        require_file(cfg.load_from, 'load_from')
     notices += [] if resume is None else set_resume(cfg, resume)
     if resume is not None and (finished := finished_run(cfg)):
-        print_log(finished, logger=None)
+        if is_first_process():
+            print(finished)
         return None
     set_strict_weights(cfg, resume_partial)
     if auto_scale_lr:

@@ -384,6 +384,44 @@ def test_what_cannot_be_resumed_from(place: Path, tmp_path: Path) -> None:
             resume_path(place, given, tmp_path)  # type: ignore[arg-type]
 
 
+def test_load_from_is_looked_at_first(place: Path, tmp_path: Path) -> None:
+    for given, words in {
+        str(place / 'run'): 'load_from: .*run is a folder',
+        'absent.pth': r"load_from: checkpoint 'absent\.pth' does not exist",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            load_from(place, given, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_name_of_no_weight_is_refused(place: Path, tmp_path: Path) -> None:
+    file = place / 'run' / 'epoch_1.pth'
+    with pytest.raises(UserError, match=r'--resume-partial haed\.: no weight'):
+        resume_path(place, file, tmp_path, resume_partial=['head.', 'haed.'])
+
+
+def test_a_moving_average_is_checked_and_resumed(place: Path, tmp_path: Path) -> None:
+    cfg = config(place, 2)
+    cfg.custom_hooks = [dict(type='mmengine.EMAHook', momentum=0.1)]
+    whole, again = tmp_path / 'whole', tmp_path / 'again'
+    run_training(write(cfg, tmp_path / 'config.py'), work_dir=str(whole))
+    file = whole / 'epoch_1.pth'
+    given = dict(work_dir=str(again), resume=str(file))
+    run_training(write(cfg, tmp_path / 'config.py'), **given)
+    first, second = (
+        torch.load(folder / 'epoch_2.pth', weights_only=False)
+        for folder in (whole, again)
+    )
+    for key in ('state_dict', 'ema_state_dict'):
+        assert first[key].keys() == second[key].keys()
+        for name, value in first[key].items():
+            assert torch.equal(value, second[key][name]), name
+    saved = torch.load(file, weights_only=False)
+    saved['ema_state_dict'][f'module.{NAME}'] *= torch.nan
+    torch.save(saved, file)
+    with pytest.raises(FileError, match=r'moving average .*NaN or infinity in head'):
+        run_training(write(cfg, tmp_path / 'config.py'), **given)
+
+
 def test_weights_alone_are_said_to_be_so(
     place: Path, content: dict, tmp_path: Path
 ) -> None:

@@ -124,6 +124,16 @@ class StrictWeightsHook(Hook):
         if isinstance(average, dict):
             self._check_average(model, average, path)
         own = model.state_dict()
+        unknown = [
+            beginning
+            for beginning in self.partial
+            if not any(name.startswith(beginning) for name in (*own, *state))
+        ]
+        if unknown:
+            raise UserError(
+                f'--resume-partial {listed(unknown)}: no weight of the model or of '
+                f'{path} begins so'
+            )
         dropped = self._unfit(own, state)
         for name in dropped:
             del state[name]
