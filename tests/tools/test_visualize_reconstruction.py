@@ -247,7 +247,7 @@ def test_bad_input_gives_one_sentence(
         config.dump(tmp_path / f'{name}.py')
     images = folder / 'val'
     cases = {
-        ('medic', lacking, images): r'lacking\.pth does not fit MEDiC.* missing '
+        ('medic', lacking, images): r'lacking\.pth does not fit: missing '
         r'neck\.mask_token; unexpected nothing',
         ('medic', surplus, images): r'missing nothing; unexpected extra',
         ('medic', bent, images): r'size mismatch for neck\.mask_token',
