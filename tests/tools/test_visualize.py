@@ -195,7 +195,7 @@ def test_bad_input_gives_one_sentence(
     torch.save({k: v for k, v in weights.items() if k != 'backbone.cls_token'}, other)
     cases = {
         ('none.pth', folder): "checkpoint 'none.pth' does not exist",
-        (other, folder): 'does not fit RelationViT: missing cls_token',
+        (other, folder): 'does not fit: missing cls_token',
         ('random', tmp_path / 'none'): f"image '{tmp_path}/none' does not exist",
         ('random', empty): f"the folder '{empty}' holds no images",
         ('random', torn): f'{torn} cannot be read: it is not an image',
