@@ -34,7 +34,7 @@ from cifar10_medic import untrained
 from cifar10_runs import HEAD, ROOT, K, row, run, set_data, train
 from mmengine.config import Config
 
-from medic_mm.apis.knn import evaluate_knn
+from medic_mm.cli.knn import evaluate_knn
 
 CONFIGS = ROOT / 'configs/medic'
 RATIOS = {0.75: '75', 0.40: '40'}

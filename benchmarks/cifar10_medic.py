@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from medic_mm.apis.knn import evaluate_knn
+from medic_mm.cli.knn import evaluate_knn
 from medic_mm.evaluation.features import (
     PixelEncoder,
     TeacherEncoder,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from medic_mm.apis.knn import evaluate_knn
+from medic_mm.cli.knn import evaluate_knn
 
 ROOT = Path(__file__).resolve().parents[1]
 K = 20

@@ -26,7 +26,7 @@ from pathlib import Path
 from cifar10_runs import ROOT, K, accuracy, last_checkpoint, run, set_data
 from mmengine.config import Config
 
-from medic_mm.apis.linear_probe import evaluate_linear
+from medic_mm.cli.linear_probe import evaluate_linear
 
 CONFIGS = ROOT / 'configs'
 BENCHMARKS = CONFIGS / 'benchmarks'

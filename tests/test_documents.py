@@ -19,8 +19,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 
 from medic_mm import registry
-from medic_mm.apis.run_config import load_config
 from medic_mm.errors import UserError
+from medic_mm.settings.run_config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(

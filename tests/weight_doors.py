@@ -24,15 +24,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import medic_mm
-from medic_mm.apis.convert import convert_file
-from medic_mm.apis.export_hf import export_hf
-from medic_mm.apis.student import load_student
-from medic_mm.apis.visualize.whole_model import load_whole
 from medic_mm.checkpoints import convert_keys, load_backbone, read_state_dict
+from medic_mm.cli.convert import convert_file
+from medic_mm.cli.export_hf import export_hf
 from medic_mm.engine.hooks import PretrainedBackboneHook
 from medic_mm.models.teachers import MAETeacher, OpenCLIPTeacher, TimmTeacher
 from medic_mm.models.teachers.base import FrozenTeacher
+from medic_mm.pictures.commands.whole_model import load_whole
 from medic_mm.registry import MODELS
+from medic_mm.settings.student import load_student
 
 Weights = dict[str, Tensor]
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.convert import LAYOUTS, TARGETS, convert_file
+from medic_mm.cli.convert import LAYOUTS, TARGETS, convert_file
+from medic_mm.settings.cli import sentences_for_users
 
 
 def parse_args() -> argparse.Namespace:

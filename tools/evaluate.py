@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.evaluate import evaluate
-from medic_mm.apis.evaluation_plan import SUITE
+from medic_mm.cli.evaluate import evaluate
+from medic_mm.cli.evaluation_plan import SUITE
+from medic_mm.settings.cli import sentences_for_users
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ import argparse
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.export_hf import export_hf, push
+from medic_mm.cli.export_hf import export_hf, push
+from medic_mm.settings.cli import sentences_for_users
 
 
 def parse_args() -> argparse.Namespace:

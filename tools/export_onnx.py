@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.export_onnx import export_onnx
+from medic_mm.cli.export_onnx import export_onnx
+from medic_mm.settings.cli import sentences_for_users
 
 
 def parse_args() -> argparse.Namespace:

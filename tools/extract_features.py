@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.features import extract_features
+from medic_mm.cli.features import extract_features
 from medic_mm.export.tokens import POOLS
+from medic_mm.settings.cli import sentences_for_users
 
 
 def parse_args() -> argparse.Namespace:

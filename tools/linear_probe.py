@@ -15,15 +15,15 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.linear_probe import (
+from medic_mm.cli.linear_probe import (
     FEATURES,
     evaluate_linear,
     format_linear_report,
 )
-from medic_mm.apis.run_config import load_config
 from medic_mm.evaluation.linear_probe import LEARNING_RATES
 from medic_mm.settings.arguments import add_config_options
+from medic_mm.settings.cli import sentences_for_users
+from medic_mm.settings.run_config import load_config
 
 
 def parse_args() -> argparse.Namespace:

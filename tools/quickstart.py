@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medic_mm.apis import sentences_for_users
 from medic_mm.quickstart.program import METHODS, Quickstart
+from medic_mm.settings.cli import sentences_for_users
 
 ROOT = Path(__file__).resolve().parents[1]
 

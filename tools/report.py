@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medic_mm.apis import sentences_for_users
 from medic_mm.runs.report import FILE_NAME, make_report
+from medic_mm.settings.cli import sentences_for_users
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from medic_mm.apis import LAUNCHERS, run_testing, sentences_for_users
+from medic_mm.cli.test import run_testing
 from medic_mm.settings.arguments import add_config_options
+from medic_mm.settings.cli import sentences_for_users
+from medic_mm.settings.run_config import LAUNCHERS
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,9 +19,9 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from medic_mm.apis import sentences_for_users
-from medic_mm.apis.run_config import load_config
-from medic_mm.apis.visualize import (
+from medic_mm.errors import UserError
+from medic_mm.pictures.attention_figures import INTERPOLATIONS
+from medic_mm.pictures.commands import (
     Drawn,
     visualize_attention,
     visualize_curves,
@@ -31,9 +31,9 @@ from medic_mm.apis.visualize import (
     visualize_reconstruction,
     visualize_segmentation,
 )
-from medic_mm.errors import UserError
 from medic_mm.settings.arguments import add_config_options
-from medic_mm.visualization import INTERPOLATIONS
+from medic_mm.settings.cli import sentences_for_users
+from medic_mm.settings.run_config import load_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from medic_mm.datasets.class_lists import compare_classes
 from medic_mm.errors import UserError
-from medic_mm.eval_mode import eval_mode
+from medic_mm.randomness import eval_mode
 
 
 @dataclass
@@ -37,7 +37,8 @@ class Encoder(Protocol):
         module: Put into eval mode while it encodes, if not None.
     """
 
-    module: nn.Module | None
+    @property
+    def module(self) -> nn.Module | None: ...
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Encode ``(B, 3, H, W)``; each feature is ``(B, D)``."""

@@ -1,26 +1,26 @@
-"""Imports every component, so that the registry knows it; looked up by name in configs.
+"""Importing this module registers every component of models.
 
-Losses and head matchings need torch alone and stay importable without a host, so they
-are registered here and not where they are written.
+Losses and head matchings need torch alone and stay importable without OpenMMLab, so
+they are registered here and not where they are written.
 """
 
-from medic_mm.models import (
-    algorithms,
-    backbones,
-    data_preprocessor,
-    evolved_masking,
-    heads,
-    necks,
-    teachers,
-)
+from medic_mm.datasets import data_preprocessor
+from medic_mm.models import teachers
 from medic_mm.models.losses import ClsAlignmentLoss, TokenDistillationLoss
-from medic_mm.models.matching import (
-    AdaptiveMatching,
-    AverageMatching,
-    OneToOneMatching,
-    RelationHeadMatching,
-    SelectMatching,
-)
+from medic_mm.models.medic import algorithm as medic
+from medic_mm.models.medic import backbone as masked_vit
+from medic_mm.models.medic import evolved_masking
+from medic_mm.models.medic import head as medic_head
+from medic_mm.models.mimhd import algorithm as mimhd
+from medic_mm.models.mimhd import backbone as relation_vit
+from medic_mm.models.mimhd import decoder
+from medic_mm.models.mimhd import head as mimhd_head
+from medic_mm.models.mimhd.adaptive import AdaptiveMatching
+from medic_mm.models.mimhd.average import AverageMatching
+from medic_mm.models.mimhd.one_to_one import OneToOneMatching
+from medic_mm.models.mimhd.relation_heads import RelationHeadMatching
+from medic_mm.models.mimhd.select import SelectMatching
+from medic_mm.models.vit import layer_probe_head, probe
 from medic_mm.registry import MODELS
 
 for _component in (
@@ -35,11 +35,16 @@ for _component in (
     MODELS.register_module(module=_component)
 
 __all__ = [
-    'algorithms',
-    'backbones',
     'data_preprocessor',
+    'decoder',
     'evolved_masking',
-    'heads',
-    'necks',
+    'layer_probe_head',
+    'masked_vit',
+    'medic',
+    'medic_head',
+    'mimhd',
+    'mimhd_head',
+    'probe',
+    'relation_vit',
     'teachers',
 ]

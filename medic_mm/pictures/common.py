@@ -14,11 +14,11 @@ from mmpretrain.models.utils import TwoNormDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from medic_mm.apis.student import Student, load_student
 from medic_mm.errors import UserError
 from medic_mm.helpers import choose_device
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
 from medic_mm.registry import MODELS
+from medic_mm.settings.student import Student, load_student
 
 _BATCH = 8
 _DOTS_PER_INCH = 130

@@ -13,22 +13,21 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 
-from medic_mm.apis.knn import find_dataloaders
 from medic_mm.checkpoints import read_state_dict
 from medic_mm.checkpoints.strict import load_strictly
-from medic_mm.models.algorithms import MIMHD
+from medic_mm.cli.knn import find_dataloaders
+from medic_mm.models.mimhd.algorithm import MIMHD
+from medic_mm.pictures.reconstruction import Reconstruction, reconstruct
+from medic_mm.pictures.reconstruction_figures import (
+    NORMALISED_NOTE,
+    draw_reconstruction,
+)
 from medic_mm.quickstart.table import Table
 from medic_mm.registry import MODELS
 from medic_mm.runs.charts import Curve, draw_curves
 from medic_mm.runs.curves import FEATURES
 from medic_mm.runs.run import read_run
 from medic_mm.sampling import in_turns
-from medic_mm.visualization import (
-    NORMALISED_NOTE,
-    Reconstruction,
-    draw_reconstruction,
-    reconstruct,
-)
 
 IMAGES = 8
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 import medic_mm
-from medic_mm.apis.run_config import load_config
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
 from medic_mm.errors import UserError
 from medic_mm.quickstart.picture import make_picture
 from medic_mm.quickstart.table import HEADINGS, Table, make_table
 from medic_mm.quickstart.teacher import WEIGHTS_FILE, Progress, Recipe, train_teacher
 from medic_mm.runs.report import make_report
+from medic_mm.settings.run_config import load_config
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from medic_mm.apis.knn import evaluate_knn, find_dataloaders
-from medic_mm.apis.student import RANDOM
+from medic_mm.cli.knn import evaluate_knn, find_dataloaders
 from medic_mm.evaluation.features import (
     Encoder,
     PixelEncoder,
@@ -20,6 +19,7 @@ from medic_mm.evaluation.features import (
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.evaluation.loaders import labelled_loaders
 from medic_mm.registry import MODELS
+from medic_mm.settings.student import RANDOM
 
 #: Features in the order of the columns, and how they are called.
 HEADINGS = {'cls': 'class token', 'mean': 'mean patch token', 'pixels': 'pixels'}

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from medic_mm.apis.run_config import short_path
 from medic_mm.checkpoints.config_text import read_config_file
 from medic_mm.errors import UserError
 from medic_mm.runs.page import Extras, render_page
 from medic_mm.runs.results import Result, find_results, read_result
 from medic_mm.runs.run import Run, read_run
 from medic_mm.runs.settings import compare_settings
+from medic_mm.settings.run_config import short_path
 
 #: The page in the run's folder.
 FILE_NAME = 'report.html'

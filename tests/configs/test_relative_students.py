@@ -15,7 +15,7 @@ from shrinking_benchmarks import shrink_benchmark
 from timm.models.beit import Beit
 
 from medic_mm.engine.hooks import PretrainedBackboneHook
-from medic_mm.models.algorithms import MEDiC
+from medic_mm.models.medic.algorithm import MEDiC
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STUDENTS = [

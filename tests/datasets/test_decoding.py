@@ -16,8 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from PIL import Image
 
-from medic_mm.apis.features import _Images
-from medic_mm.apis.image_files import load_images
+from medic_mm.cli.features import _Images
 from medic_mm.datasets import decoding
 from medic_mm.datasets.decoding import (
     MAX_PIXELS,
@@ -29,6 +28,7 @@ from medic_mm.datasets.decoding import (
 from medic_mm.datasets.transforms import LoadReadableImage
 from medic_mm.errors import FileError, MissingFileError
 from medic_mm.export.preprocessing import build_transforms, to_rgb
+from medic_mm.settings.images import load_images
 
 ZOO = zoo()
 BROKEN = broken()

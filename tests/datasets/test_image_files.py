@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from mmengine.registry import DATASETS
 
-from medic_mm.apis.image_files import find_images
 from medic_mm.datasets.image_files import (
     HIDDEN,
     LOOP,
@@ -21,6 +20,7 @@ from medic_mm.datasets.image_files import (
     name_left_out,
 )
 from medic_mm.errors import FileError, MissingFileError
+from medic_mm.settings.images import find_images
 
 
 def touch(folder: Path, *names: str) -> Path:

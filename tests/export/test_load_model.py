@@ -29,9 +29,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import medic_mm
-from medic_mm.apis.convert import convert_file
-from medic_mm.apis.export_hf import export_hf
 from medic_mm.checkpoints.saving import save_weights
+from medic_mm.cli.convert import convert_file
+from medic_mm.cli.export_hf import export_hf
 
 PRE_NORM = dict(MASKED, pre_norm=True, qkv_bias=False)
 ODD_WIDTH = dict(RELATION, arch=dict(ARCH, feedforward_channels=97))

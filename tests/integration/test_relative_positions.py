@@ -95,7 +95,7 @@ def test_maskdistill_to_its_benchmarks(tmp_path: Path) -> None:
     script = (
         'import sys\n'
         'from pathlib import Path\n'
-        'from medic_mm.apis.evaluate import evaluate\n'
+        'from medic_mm.cli.evaluate import evaluate\n'
         f'found = evaluate("pre/epoch_1.pth", root=Path({str(small)!r}), '
         'suite=["finetune", "segmentation"], out=Path("out"))\n'
         'sys.exit(bool(found.failed))\n'

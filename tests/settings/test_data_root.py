@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from medic_mm.apis.run_config import load_config
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.settings.data_root import set_data_root
+from medic_mm.settings.run_config import load_config
 
 
 def roots(node) -> list:

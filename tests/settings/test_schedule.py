@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from tiny_runs import mae_config, write_config
 
-from medic_mm.apis.run_config import read_config
+from medic_mm.settings.run_config import read_config
 
 WARM = dict(type='LinearLR', start_factor=0.01, begin=0, end=10)
 COSINE = dict(type='CosineAnnealingLR', eta_min=1e-5, begin=10, end=300)

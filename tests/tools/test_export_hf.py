@@ -23,7 +23,7 @@ from exported import (
 from safetensors import safe_open
 
 import medic_mm
-from medic_mm.apis.export_hf import export_hf
+from medic_mm.cli.export_hf import export_hf
 from medic_mm.errors import UserError
 
 

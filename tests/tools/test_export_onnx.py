@@ -11,7 +11,7 @@ import pytest
 import torch
 from exported import MASKED, TINYMIM, images, make_run
 
-from medic_mm.apis.export_onnx import export_onnx
+from medic_mm.cli.export_onnx import export_onnx
 from medic_mm.errors import UserError
 
 

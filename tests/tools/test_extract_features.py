@@ -16,7 +16,7 @@ from tiny_runs import write_images
 from torch import Tensor, nn
 
 import medic_mm
-from medic_mm.apis.export_hf import export_hf
+from medic_mm.cli.export_hf import export_hf
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import pytest
 import torch
 from tiny_runs import classifier_config, mae_config, write_config, write_images
 
-from medic_mm.apis import run_testing, run_training
-from medic_mm.apis.device import has_accelerator
+from medic_mm.cli.test import run_testing
+from medic_mm.cli.train import run_training
 from medic_mm.errors import FileError, UserError
+from medic_mm.settings.device import has_accelerator
 
 # plain gradient descent, so that rounding is not blown up by Adam's normalisation
 SGD = [

@@ -16,12 +16,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from medic_mm.checks import require_number
-from medic_mm.engine.randomness import preserved_randomness
-from medic_mm.eval_mode import eval_mode
 from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers import CachedTeacher
+from medic_mm.pictures.panel import Panel, decodes, make_panel, render_panel
+from medic_mm.randomness import eval_mode, preserved_randomness
 from medic_mm.registry import HOOKS
-from medic_mm.visualization.panel import Panel, decodes, make_panel, render_panel
 
 #: The images and their masks are the same in all runs.
 _SEED = 0

@@ -10,9 +10,9 @@ from torch import nn
 
 from medic_mm.checkpoints.pretrained import load_pretrained, take_pretrained
 from medic_mm.checkpoints.strict import LoadReport
+from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError
 from medic_mm.helpers import listed, unwrapped
-from medic_mm.models.data_preprocessor import require_rgb
 from medic_mm.registry import HOOKS
 
 

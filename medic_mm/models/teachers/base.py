@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
-from medic_mm.models.qkv import QKV
 from medic_mm.models.vit.arguments import require_size
+from medic_mm.models.vit.qkv import QKV
 
 
 @dataclass

@@ -18,7 +18,6 @@ from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.checkpoints.values import unusable
 from medic_mm.checks import require_number
 from medic_mm.errors import UserError
-from medic_mm.models.qkv import QKV, split_qkv
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     seeded_construction,
@@ -39,6 +38,7 @@ from medic_mm.models.vit.arguments import (
     require_division,
     require_size,
 )
+from medic_mm.models.vit.qkv import QKV, split_qkv
 from medic_mm.registry import MODELS
 
 # the statistics of ImageNet, with which the published MAEs were trained

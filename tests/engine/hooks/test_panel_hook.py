@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_mimhd import mimhd_config
 
 from medic_mm.engine.hooks import PanelHook, panel_hook
-from medic_mm.visualization.panel import Panel
+from medic_mm.pictures.panel import Panel
 
 COUNTER = itertools.count()
 MASK = dict(type='medic_mm.RandomMask', grid=4, mask_ratio=0.5)

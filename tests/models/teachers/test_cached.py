@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
-from medic_mm.models.teachers.token_file import (
+from medic_mm.models.teachers.cache.file import (
     TokenWriter,
     create_token_file,
     read_token_file,

@@ -1,0 +1,204 @@
+"""Features of image files, as ``tools/extract_features.py`` writes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from medic_mm.checkpoints.saving import save_weights
+from medic_mm.datasets.decoding import UnreadableImage, read_image
+from medic_mm.errors import UserError
+from medic_mm.export.load import load_model
+from medic_mm.export.tokens import check_request, pooled_tokens
+from medic_mm.helpers import choose_device
+from medic_mm.settings.images import find_images
+
+_HEADER_LIMIT = 90_000_000  # bytes of names: the format's own limit is a little more
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of image files, in the order of their names.
+
+    Attributes:
+        values: float32 on the CPU: ``(N, D)``, or ``(N, 1 + L, D)`` for all tokens.
+        files: The file of each row.
+        skipped: Files that are no readable images, and why.
+        seconds: Time for reading and encoding.
+    """
+
+    values: Tensor
+    files: list[str]
+    skipped: dict[str, str]
+    seconds: float
+
+
+class _Images(Dataset):
+    """Prepared images; for a broken file its reason in place of a tensor."""
+
+    def __init__(self, paths: Sequence[Path], transforms: Callable) -> None:
+        self.paths = paths
+        self.transforms = transforms
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        path = self.paths[index]
+        try:
+            pixels = read_image(path)
+        except UnreadableImage as error:
+            return str(error).removeprefix(f'the image {path} cannot be read: ')
+        return self.transforms(Image.fromarray(pixels))
+
+
+@torch.no_grad()
+def image_features(
+    model: VisionTransformer,
+    paths: Sequence[Path],
+    layer: int | None = None,
+    pool: str = 'cls',
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = False,
+) -> ImageFeatures:
+    """Encode image files in batches, on the model's device.
+
+    Args:
+        model: Of :func:`medic_mm.load_model`.
+        paths: Image files.
+        layer: A block from 1, see :func:`medic_mm.export.tokens.pooled_tokens`.
+        pool: ``'cls'``, ``'mean'`` or ``'tokens'``.
+        batch_size: Images at once.
+        workers: Processes that read images; 0: this one.
+        progress: Show a bar on the terminal (none where the output is a file).
+
+    Raises:
+        ValueError: for a layer or a pool that the network lacks, a batch size below 1,
+            or where no file is an image.
+    """
+    check_request(model, layer, pool)
+    if batch_size < 1 or workers < 0:
+        raise ValueError(
+            f'batch_size={batch_size}, workers={workers}: use 1 or more, 0 or more'
+        )
+    start = time.perf_counter()
+    data = _Images(paths, model.transforms)
+    loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=list)
+    device = next(model.parameters()).device
+    values: Tensor | None = None
+    files: list[str] = []
+    skipped: dict[str, str] = {}
+    # disable=None: no bar, and no control codes, where the output is no terminal
+    bar = tqdm(total=len(paths), unit=' images', disable=None if progress else True)
+    for number, batch in enumerate(loader):
+        first = len(files)
+        images = _sort_out(batch, paths[number * batch_size :], files, skipped)
+        if images:
+            inputs = torch.stack(images).to(device)
+            found = pooled_tokens(model, inputs, layer, pool).float().cpu()
+            if values is None:
+                values = torch.empty(len(paths), *found.shape[1:])
+            values[first : len(files)] = found
+        bar.update(len(batch))
+    bar.close()
+    if values is None:
+        raise ValueError(
+            f'none of {len(paths)} files is a readable image: the first is {paths[0]}'
+        )
+    seconds = time.perf_counter() - start
+    return ImageFeatures(values[: len(files)], files, skipped, seconds)
+
+
+def _sort_out(
+    batch: Sequence[Tensor | str],
+    paths: Sequence[Path],
+    files: list[str],
+    skipped: dict[str, str],
+) -> list[Tensor]:
+    """The images of a batch; its names are added to ``files`` or to ``skipped``."""
+    for path, item in zip(paths, batch, strict=False):
+        if isinstance(item, Tensor):
+            files.append(str(path))
+        else:
+            skipped[str(path)] = item
+    return [item for item in batch if isinstance(item, Tensor)]
+
+
+def extract_features(
+    images: Sequence[str | Path],
+    source: str | Path,
+    out: str | Path,
+    config: str | Path | None = None,
+    layer: int | None = None,
+    pool: str = 'cls',
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = 'auto',
+    img_size: int | None = None,
+) -> ImageFeatures:
+    """Write the features of image files as a ``.safetensors`` file.
+
+    It holds the tensor ``features`` and, as metadata, ``files`` (JSON list: the file of
+    each row), ``skipped`` (JSON: file to reason) and what was asked for.
+
+    Args:
+        images: Files, and folders that are searched with their sub-folders.
+        source: What :func:`medic_mm.load_model` takes.
+        out: The file to write.
+        config: Config of a checkpoint that does not carry it.
+        layer: A block from 1, as it is; default: the last after the final norm.
+        pool: ``'cls'``, ``'mean'`` or ``'tokens'``.
+        batch_size: Images at once.
+        workers: Processes that read images.
+        device: For example ``'cpu'`` or ``'cuda:1'``; ``'auto'`` takes an accelerator
+            where there is one.
+        img_size: Another size of images.
+
+    Raises:
+        UserError: for anything that cannot be used; one sentence says why.
+    """
+    out = Path(out)
+    if out.suffix != '.safetensors' or out.is_dir():
+        raise UserError(f'--out {out}: use a file name with .safetensors')
+    paths = find_images(images, limit=sys.maxsize)
+    header = sum(len(str(path).encode()) + 4 for path in paths)
+    if header > _HEADER_LIMIT:
+        raise UserError(
+            f'the names of {len(paths)} images do not fit into one .safetensors file: '
+            'extract them in parts'
+        )
+    try:
+        model = load_model(source, config, img_size=img_size)
+        model.to(choose_device(device))
+        features = image_features(
+            model, paths, layer, pool, batch_size, workers, progress=True
+        )
+        facts = dict(source=str(source), layer=layer, pool=pool)
+        _write(features, out, {**facts, **_input_facts(model)})
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(' '.join(str(error).split())) from error
+    return features
+
+
+def _input_facts(model: VisionTransformer) -> dict[str, Any]:
+    data = model.pretrained_cfg
+    return {key: data[key] for key in ('input_size', 'mean', 'std')}
+
+
+def _write(features: ImageFeatures, out: Path, facts: dict[str, Any]) -> None:
+    facts = dict(files=features.files, skipped=features.skipped, **facts)
+    texts = {key: json.dumps(value) for key, value in facts.items()}
+    save_weights({'features': features.values}, out, texts)

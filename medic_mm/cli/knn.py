@@ -1,0 +1,149 @@
+"""k-NN evaluation of a pre-trained backbone, from a config and a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from medic_mm.errors import UserError
+from medic_mm.evaluation.features import (
+    Features,
+    TokenEncoder,
+    extract_features,
+)
+from medic_mm.evaluation.knn import check_settings
+from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.evaluation.loaders import labelled_loaders
+from medic_mm.helpers import choose_device, type_name
+from medic_mm.settings.student import RANDOM, load_student, require_checkpoint, seed_of
+
+_LOADERS = ('train_dataloader', 'test_dataloader')
+
+
+def evaluate_knn(
+    config: Config,
+    checkpoint: str,
+    ks: Sequence[int] = (10, 20, 100, 200),
+    temperature: float = 0.07,
+    features: Sequence[str] = ('cls', 'mean'),
+    device: str = 'auto',
+) -> dict[str, Any]:
+    """Evaluate a checkpoint's backbone by k-NN.
+
+    Args:
+        config: A config of pre-training. Its data for k-NN are those of ``KNNHook`` in
+            ``custom_hooks``, or else the top-level ``knn_train_dataloader`` and
+            ``knn_test_dataloader``.
+        checkpoint: A file with the weights below ``backbone.``, loaded strictly, or
+            ``'random'``: weights drawn with the config's ``randomness.seed`` (or 0).
+        ks: Numbers of neighbours.
+        temperature: Of the weights ``exp(similarity / temperature)``.
+        features: ``'cls'``, ``'mean'``, or both.
+        device: For example ``'cpu'`` or ``'cuda:1'``; ``'auto'`` takes an accelerator
+            where there is one.
+
+    Returns:
+        A dictionary fit for JSON: what was evaluated, numbers of images and classes,
+        seconds, and ``results``: for each feature and k the ``top1`` and (with more
+        than five classes) ``top5`` accuracy in percent; ``rankme`` for each feature.
+
+    Raises:
+        UserError: for no such checkpoint, or a config without data for k-NN.
+        RuntimeError: for a checkpoint that does not fit; it names the weights.
+        ValueError: for data without labels, a backbone without raw tokens, or settings
+            out of range.
+    """
+    start = time.perf_counter()
+    check_settings(ks, temperature)
+    settings = find_dataloaders(config)
+    require_checkpoint(checkpoint)
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    where = choose_device(device)
+    seed = seed_of(config)
+    student = load_student(config, checkpoint).to(where)
+    encode = TokenEncoder(student, features)
+    loaders, num_classes = labelled_loaders(settings, seed)
+    train, test = (
+        extract_features(encode, student.data_preprocessor, loader)
+        for loader in loaders
+    )
+    metrics = knn_metrics(train, test, num_classes, ks, temperature, where)
+    broken = [name for name, found in metrics.items() if math.isnan(found['rankme'])]
+    if broken:
+        raise UserError(
+            f'features {", ".join(broken)} of {checkpoint} have NaN or infinite '
+            'values: the network diverged'
+        )
+    return {
+        'config': config.filename,
+        'checkpoint': checkpoint,
+        'seed': seed if checkpoint == RANDOM else None,
+        'device': str(where),
+        'temperature': temperature,
+        **_sizes(train, test, num_classes),
+        'results': [
+            {'features': name, 'k': k, **_accuracies(found, k)}
+            for name, found in metrics.items()
+            for k in ks
+        ],
+        'rankme': {name: found['rankme'] for name, found in metrics.items()},
+        'seconds': round(time.perf_counter() - start, 2),
+    }
+
+
+def find_dataloaders(config: Config) -> list[dict]:
+    """Settings of the train and the test loader for k-NN that a config holds.
+
+    Those of the first ``KNNHook`` in ``custom_hooks``, or else the top-level
+    ``knn_train_dataloader`` and ``knn_test_dataloader``.
+
+    Raises:
+        UserError: where there are none.
+    """
+    for hook in config.get('custom_hooks') or []:
+        if isinstance(hook, dict) and type_name(hook) == 'KNNHook':
+            return [hook[loader] for loader in _LOADERS]
+    top_level = [f'knn_{loader}' for loader in _LOADERS]
+    missing = [name for name in top_level if name not in config]
+    if missing:
+        raise UserError(
+            'the config has no data for k-NN: add medic_mm.KNNHook to custom_hooks, or '
+            f'set {" and ".join(missing)} at its top level'
+        )
+    return [config[name] for name in top_level]
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """A report of :func:`evaluate_knn` as a table for the terminal."""
+    lines = [
+        f'k-NN of {report["checkpoint"]}: {report["train_images"]} train and '
+        f'{report["test_images"]} test images, {report["num_classes"]} classes, '
+        f'temperature {report["temperature"]}, {report["seconds"]} s',
+        f'{"features":<10}{"k":>6}{"top1":>8}{"top5":>8}',
+    ]
+    for row in report['results']:
+        top5 = f'{row["top5"]:8.2f}' if 'top5' in row else f'{"-":>8}'
+        lines.append(f'{row["features"]:<10}{row["k"]:>6}{row["top1"]:8.2f}{top5}')
+    return '\n'.join(lines)
+
+
+def _sizes(train: Features, test: Features, num_classes: int) -> dict[str, int]:
+    return {
+        'train_images': len(train.labels),
+        'test_images': len(test.labels),
+        'num_classes': num_classes,
+    }
+
+
+def _accuracies(found: dict[str, float], k: int) -> dict[str, float]:
+    suffix = f'_k{k}'
+    return {
+        name.removesuffix(suffix): value
+        for name, value in found.items()
+        if name.endswith(suffix)
+    }

@@ -1,0 +1,212 @@
+"""Linear probe and k-NN of a pre-trained backbone on features computed once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from medic_mm.cli.knn import find_dataloaders
+from medic_mm.errors import UserError
+from medic_mm.evaluation.features import (
+    Encoder,
+    Features,
+    TokenEncoder,
+    extract_features,
+)
+from medic_mm.evaluation.knn_metrics import knn_metrics
+from medic_mm.evaluation.linear_probe import LEARNING_RATES, linear_probe
+from medic_mm.evaluation.loaders import labelled_loaders
+from medic_mm.helpers import choose_device
+from medic_mm.settings.student import (
+    Student,
+    load_student,
+    require_checkpoint,
+    seed_of,
+)
+
+#: What can be probed: the class token, the mean patch token, one beside the other.
+FEATURES = ('cls', 'mean', 'cls+mean')
+
+
+class BlockEncoder:
+    """Class token and mean patch token of every block of a backbone.
+
+    Blocks before the last have no final norm; their tokens are normalised without
+    weights, which the scaling of the columns would undo.
+
+    Args:
+        model: An algorithm whose backbone gives raw tokens, with ``out_indices``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        TokenEncoder(model)  # refuses a backbone without raw tokens
+        self.module = model
+        self.num_blocks = len(model.backbone.layers)
+        self._extra = getattr(model.backbone, 'num_extra_tokens', 1)
+        model.backbone.out_indices = list(range(self.num_blocks))
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Encode a batch; names are ``1/cls``, ``1/mean``, ``2/cls``, ..."""
+        found = {}
+        for block, tokens in enumerate(self.module.extract_feat(images), start=1):
+            tokens = tokens.float()
+            if block < self.num_blocks:
+                tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
+            found[f'{block}/cls'] = tokens[:, 0]
+            found[f'{block}/mean'] = tokens[:, self._extra :].mean(dim=1)
+        return found
+
+
+def evaluate_linear(
+    config: Config,
+    checkpoint: str,
+    features: Sequence[str] = FEATURES,
+    blocks: bool = False,
+    lrs: Sequence[float] = LEARNING_RATES,
+    epochs: int = 50,
+    ks: Sequence[int] = (20,),
+    device: str = 'auto',
+) -> dict[str, Any]:
+    """Evaluate a checkpoint's backbone by a linear probe, and by k-NN.
+
+    Each image is encoded once, without augmentation, and all probes are trained on
+    these features.
+
+    Args:
+        config: A config of pre-training; its data are found as for ``evaluate_knn``.
+        checkpoint: A file with the weights below ``backbone.``, loaded strictly, or
+            ``'random'``.
+        features: Which of :data:`FEATURES`.
+        blocks: Probe every block, not the last alone.
+        lrs: Learning rates to choose from, on held-out training images.
+        epochs: Of each probe.
+        ks: Numbers of neighbours for k-NN on the last block; none for no k-NN.
+        device: For example ``'cpu'`` or ``'cuda:1'``; ``'auto'`` takes an accelerator
+            where there is one.
+
+    Returns:
+        A dictionary fit for JSON: what was evaluated, numbers of images and classes,
+        seconds for encoding and in all; ``linear``: for each block and feature the
+        accuracy in percent and the learning rate; ``knn``: as ``evaluate_knn``.
+
+    Raises:
+        UserError: for no such checkpoint, another feature, or a config without data.
+        RuntimeError: for a checkpoint that does not fit; it names the weights.
+        ValueError: for data without labels, or a network that diverged.
+    """
+    start = time.perf_counter()
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or not features:
+        raise UserError(f'features={list(features)}: choose from {", ".join(FEATURES)}')
+    settings = find_dataloaders(config)
+    require_checkpoint(checkpoint)
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    where = choose_device(device)
+    seed = seed_of(config)
+    student = load_student(config, checkpoint).to(where)
+    last = len(student.backbone.layers)
+    encode = BlockEncoder(student) if blocks else TokenEncoder(student)
+    train, test, num_classes = _encode(encode, student, settings, seed)
+    encoded = time.perf_counter() - start
+    rows = []
+    for block in range(1, last + 1) if blocks else [last]:
+        for name in features:
+            bank, queries = (
+                _joined(x, name, block if blocks else None) for x in (train, test)
+            )
+            found = linear_probe(
+                bank,
+                train.labels,
+                queries,
+                test.labels,
+                num_classes,
+                lrs,
+                epochs,
+                seed=seed,
+                device=where,
+            )
+            rows.append({'block': block, 'features': name, **asdict(found)})
+    return {
+        'config': config.filename,
+        'checkpoint': checkpoint,
+        'train_images': len(train.labels),
+        'test_images': len(test.labels),
+        'num_classes': num_classes,
+        'epochs': epochs,
+        'linear': rows,
+        'knn': _knn(train, test, num_classes, ks, last if blocks else None, where),
+        'encoding_seconds': round(encoded, 2),
+        'seconds': round(time.perf_counter() - start, 2),
+    }
+
+
+def format_linear_report(report: dict[str, Any]) -> str:
+    """A report of :func:`evaluate_linear` as a table for the terminal."""
+    lines = [
+        f'Linear probe of {report["checkpoint"]}: {report["train_images"]} train and '
+        f'{report["test_images"]} test images, {report["num_classes"]} classes, '
+        f'{report["seconds"]} s ({report["encoding_seconds"]} s for the features)',
+        f'{"block":>5}  {"features":<10}{"top1":>8}{"lr":>8}',
+    ]
+    lines += [
+        f'{row["block"]:>5}  {row["features"]:<10}{row["top1"]:8.2f}{row["lr"]:8g}'
+        for row in report['linear']
+    ]
+    lines += [
+        f'k-NN   {row["features"]:<10}{row["top1"]:8.2f}   k={row["k"]}'
+        for row in report['knn']
+    ]
+    if len({row['block'] for row in report['linear']}) > 1:
+        best = max(report['linear'], key=lambda row: row['held_out_top1'])
+        lines.append(
+            f'best block by held-out training images: {best["block"]}, '
+            f'{best["features"]}, {best["top1"]:.2f}'
+        )
+    return '\n'.join(lines)
+
+
+def _encode(
+    encode: Encoder, student: Student, settings: list[dict], seed: int
+) -> tuple[Features, Features, int]:
+    """Features of the training and the test images, and the number of classes."""
+    loaders, num_classes = labelled_loaders(settings, seed)
+    train, test = (
+        extract_features(encode, student.data_preprocessor, loader)
+        for loader in loaders
+    )
+    return train, test, num_classes
+
+
+def _joined(found: Features, name: str, block: int | None) -> Tensor:
+    prefix = '' if block is None else f'{block}/'
+    return torch.cat([found.values[prefix + part] for part in name.split('+')], dim=1)
+
+
+def _knn(
+    train: Features,
+    test: Features,
+    num_classes: int,
+    ks: Sequence[int],
+    block: int | None,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    if not ks:
+        return []
+    train, test = (
+        Features({n: _joined(x, n, block) for n in ('cls', 'mean')}, x.labels)
+        for x in (train, test)
+    )
+    metrics = knn_metrics(train, test, num_classes, ks, device=device)
+    return [
+        {'features': name, 'k': k, 'top1': found[f'top1_k{k}']}
+        for name, found in metrics.items()
+        for k in ks
+    ]

@@ -1,0 +1,246 @@
+"""Training from a config, as ``tools/train.py`` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from medic_mm.cli.knn import find_dataloaders
+from medic_mm.datasets.loaders import require_batches
+from medic_mm.datasets.segmentation_files import check_image_suffixes
+from medic_mm.errors import UserError
+from medic_mm.settings.building import naming_places
+from medic_mm.settings.checkpoint_arguments import (
+    finished_run,
+    require_file,
+    set_resume,
+    set_strict_weights,
+)
+from medic_mm.settings.launch import (
+    is_first_process,
+    join_process_group,
+    leave_process_group,
+)
+from medic_mm.settings.pretrained import set_pretrained
+from medic_mm.settings.readiness import Readiness, check_config
+from medic_mm.settings.run_config import (
+    build_runner,
+    fill_dataloaders,
+    read_config,
+    require_settings,
+    set_work_dir,
+    setting_problems,
+    tool_command,
+)
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+@naming_places()
+def run_training(
+    config: str | Path,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    resume_partial: Sequence[str] = (),
+    pretrained: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    validate: bool = True,
+    pin_memory: bool = True,
+    persistent_workers: bool = True,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+    tools: Path | None = None,
+    data_root: str | None = None,
+) -> Runner | None:
+    """Train a model.
+
+    Args:
+        config: The config file.
+        work_dir: Folder for logs and checkpoints. Default: the config's, else
+            ``work_dirs/<name of the config file>``.
+        resume: ``'auto'`` goes on from the newest checkpoint of ``work_dir`` (and
+            starts anew where there is none); a path goes on from that checkpoint.
+        resume_partial: Beginnings of names of weights that may be missing, left over
+            or unfit in a checkpoint that is resumed from, in ``load_from``, and in
+            pre-trained parts; the model keeps its own values for these.
+        pretrained: A checkpoint whose backbone the model starts from, loaded strictly;
+            or ``'random'``. Not read when a run is resumed.
+        amp: Train in mixed precision whatever the config says.
+        auto_scale_lr: Scale the learning rate to the number of images that make one
+            optimizer step.
+        validate: Run the validation loop of the config.
+        pin_memory: False switches it off in all dataloaders.
+        persistent_workers: The same.
+        options: Dotted config keys to values.
+        launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
+            ``'mpi'``.
+        tools: Folder of the command-line tools. Where it is given, the last line of
+            the log is the next useful command.
+        data_root: A folder for all data sets of the config.
+
+    Returns:
+        The Runner after training; None where a resumed run was finished before.
+
+    Raises:
+        UserError: where the config or the checkpoint does not exist, an option fits
+            no component, or an argument needs a setting that the config lacks.
+        FileError: for a checkpoint that carries code, is damaged, or does not fit.
+    """
+    cfg, notices = read_config(config, options, data_root)
+    require_settings(cfg)
+    _prepare(cfg, config, work_dir, pretrained, amp, validate)
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    elif resume is None and '://' not in (cfg.get('load_from') or '://'):
+        require_file(cfg.load_from, 'load_from')
+    notices += [] if resume is None else set_resume(cfg, resume)
+    if resume is not None and (finished := finished_run(cfg)):
+        if is_first_process():
+            print(finished)
+        return None
+    set_strict_weights(cfg, resume_partial)
+    if auto_scale_lr:
+        _switch_on_lr_scaling(cfg)
+    _prepare_data(cfg, pin_memory, persistent_workers)
+    joined = join_process_group(cfg, launcher)
+    runner = build_runner(cfg, launcher, notices)
+    _count_accumulation(runner)
+    # the loop is built here, before schedules fail on an epoch without steps
+    require_batches(runner.train_loop.dataloader)
+    runner.train()
+    if tools is not None and is_main_process():
+        _log_next_command(runner, config, bool(options), tools)
+    if joined:
+        leave_process_group()
+    return runner
+
+
+def _prepare(
+    cfg: Config,
+    config: str | Path,
+    work_dir: str | None,
+    pretrained: str | None,
+    amp: bool,
+    validate: bool,
+) -> None:
+    """Change a config as the arguments say."""
+    if pretrained is not None:
+        set_pretrained(cfg, pretrained)
+    set_work_dir(cfg, work_dir, config)
+    if cfg.get('train_cfg') is None or cfg.get('train_dataloader') is None:
+        raise UserError(f'{config} has no training loop (train_cfg, train_dataloader)')
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _prepare_data(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
+    """Check and complete the loaders of a config."""
+    for loader in ('train_dataloader', 'val_dataloader'):
+        settings = (cfg.get(loader) or {}).get('dataset')
+        check_image_suffixes(settings, cfg.get('default_scope'))
+    fill_dataloaders(cfg, _LOADERS, pin_memory, persistent_workers)
+
+
+@naming_places()
+def check_training(
+    config: str | Path,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    resume_partial: Sequence[str] = (),
+    pretrained: str | None = None,
+    amp: bool = False,
+    validate: bool = True,
+    options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    processes: int = 1,
+) -> Readiness:
+    """Look for all that a training needs; builds parts of it, trains nothing.
+
+    Args:
+        config: The config file.
+        work_dir: This and what follows as in :func:`run_training`.
+        resume: As there.
+        resume_partial: As there.
+        pretrained: As there.
+        amp: As there.
+        validate: As there.
+        options: As there.
+        data_root: As there.
+        processes: How many processes will train.
+
+    Raises:
+        UserError: where the config cannot be read with these options.
+    """
+    ready = Readiness(f'{config} for {processes} process{"es" * (processes > 1)}')
+    cfg, notices = read_config(config, options, data_root)
+    ready.found += notices
+    ready.missing += setting_problems(cfg)
+    with ready.part('arguments'):
+        _prepare(cfg, config, work_dir, pretrained, amp, validate)
+        ready.found += [] if resume is None else set_resume(cfg, resume)
+        set_strict_weights(cfg, resume_partial)
+    with ready.part('data'):
+        _prepare_data(cfg, pin_memory=True, persistent_workers=True)
+    check_config(cfg, ready, processes)
+    return ready
+
+
+def _switch_on_lr_scaling(cfg: Config) -> None:
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UserError(
+            '--auto-scale-lr needs to know the batch size that the learning rate is '
+            'meant for: set auto_scale_lr=dict(base_batch_size=...) in the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def _count_accumulation(runner: Runner) -> None:
+    """Let learning rate scaling count the batches that one step accumulates.
+
+    The host compares the batch of one forward pass with ``base_batch_size``. The
+    config is left as it is, so that the saved copy can be run again.
+    """
+    scaling = runner.auto_scale_lr
+    steps = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+    if scaling and scaling.get('enable') and steps > 1:
+        base = scaling['base_batch_size'] / steps
+        runner.auto_scale_lr = {**scaling, 'base_batch_size': base}
+        runner.logger.info(
+            f'Learning rate scaling: {steps} batches are accumulated for a step, so '
+            f'one batch is compared with {scaling["base_batch_size"]} / {steps}.'
+        )
+
+
+def _log_next_command(
+    runner: Runner, config: str | Path, changed: bool, tools: Path
+) -> None:
+    pointer = Path(runner.work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        return
+    if runner.cfg.get('test_cfg') is not None:
+        tool = tools / 'test.py'
+    elif _has_knn_data(runner.cfg):
+        tool = tools / 'knn.py'
+    else:
+        return
+    # the copy in the work folder holds the options of the command line
+    used = Path(runner.work_dir, Path(config).name) if changed else config
+    command = tool_command(tool, used, pointer.read_text().strip())
+    runner.logger.info(f'Next: {command}')
+
+
+def _has_knn_data(cfg: Config) -> bool:
+    try:
+        find_dataloaders(cfg)
+    except ValueError:
+        return False
+    return True

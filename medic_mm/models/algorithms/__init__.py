@@ -1,6 +1,0 @@
-"""One file a paper; an algorithm only routes."""
-
-from medic_mm.models.algorithms.medic import MEDiC
-from medic_mm.models.algorithms.mimhd import MIMHD
-
-__all__ = ['MEDiC', 'MIMHD']

@@ -1,0 +1,1 @@
+"""MEDiC; to be read in the order ``algorithm``, ``backbone``, ``head``."""

@@ -1,0 +1,1 @@
+"""Outputs of a frozen teacher, kept on disk for views that are drawn once."""

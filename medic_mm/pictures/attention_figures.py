@@ -1,0 +1,190 @@
+"""Drawings of class-token attention: one image large, or many small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from medic_mm.pictures.attention import ClassAttention
+
+_COLOURS = 'viridis'  # even steps for the eye, in grey and for colour-blind readers
+_CELL = 1.75  # inches
+_SMALL_CELL = 1.0
+_MAPS_PER_ROW = 6
+_MAPS_ON_ONE_LINE = 14
+#: How maps are enlarged to the image's size.
+INTERPOLATIONS = ('nearest', 'bilinear')
+
+
+def draw_attention(
+    figure: Figure,
+    picture: Tensor,
+    sides: Sequence[ClassAttention],
+    index: int,
+    interpolation: str = 'nearest',
+    overlay: bool = False,
+) -> None:
+    """One image and all its maps; sets the size of the figure.
+
+    Each map has its own colours, from 0 to its maximum, which is written below it:
+    heads differ by orders of magnitude.
+
+    Args:
+        figure: A figure without axes.
+        picture: The image ``(3, H, W)``, RGB in 0..1.
+        sides: The student's maps, then the teacher's.
+        index: Place of the image in the batch of maps.
+        interpolation: ``'nearest'`` shows the patches as they are; or ``'bilinear'``.
+        overlay: Draw maps half transparent over the image in grey.
+    """
+    heads = max(side.weights.shape[1] for side in sides)
+    per_row = min(_MAPS_PER_ROW, heads)
+    lines = [-(-side.weights.shape[1] // per_row) for side in sides]
+    figure.set_size_inches(
+        _CELL * (per_row + 1) + 1.1, (_CELL + 0.42) * sum(lines) + 0.9
+    )
+    figure.set_layout_engine('constrained', w_pad=0.06, h_pad=0.06)
+    axes = figure.subplots(sum(lines), per_row + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    first = 0
+    for side, count in zip(sides, lines, strict=True):
+        _show_picture(axes[first, 0], picture)
+        cells = axes[first : first + count, 1:].ravel()
+        for axis, weights, label in zip(
+            cells, side.weights[index], side.labels, strict=False
+        ):
+            _show_map(axis, weights, picture, interpolation, overlay)
+            axis.set_title(label, fontsize=10)
+        first += count
+    _add_scale(figure, axes, sides, overlay)
+
+
+def draw_overview(
+    figure: Figure,
+    pictures: Tensor,
+    sides: Sequence[ClassAttention],
+    interpolation: str = 'nearest',
+) -> None:
+    """All images with all their maps, small; sets the size of the figure.
+
+    One line for each image where all maps fit on it, else one line for the student and
+    one for the teacher. Heads are in their order from left to right.
+
+    Args:
+        figure: A figure without axes.
+        pictures: The images ``(B, 3, H, W)``, RGB in 0..1.
+        sides: The student's maps, then the teacher's.
+        interpolation: As in :func:`draw_attention`.
+    """
+    maps = sum(side.weights.shape[1] for side in sides)
+    lines = [sides] if maps <= _MAPS_ON_ONE_LINE else [[side] for side in sides]
+    columns = max(sum(side.weights.shape[1] for side in line) for line in lines)
+    total = len(pictures) * len(lines)
+    figure.set_size_inches(
+        _SMALL_CELL * (columns + 1) + 1.6, (_SMALL_CELL + 0.08) * total + 1.3
+    )
+    figure.set_layout_engine('constrained', w_pad=0.02, h_pad=0.02)
+    axes = figure.subplots(total, columns + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, cells in enumerate(axes):
+        image, line = divmod(row, len(lines))
+        if line == 0:
+            _show_picture(cells[0], pictures[image], titled=False)
+        if len(lines) > 1:
+            _name_line(cells[0], lines[line][0].owner)
+        names = [name for side in lines[line] for name in _short_names(side)]
+        found = [weights for side in lines[line] for weights in side.weights[image]]
+        for axis, weights, name in zip(cells[1:], found, names, strict=False):
+            _show_map(axis, weights, pictures[image], interpolation, titled=False)
+            if image == 0:
+                axis.set_title(name, fontsize=10)
+    axes[0, 0].set_title('input', fontsize=10)
+    _add_scale(figure, axes, sides)
+
+
+def _short_names(side: ClassAttention) -> list[str]:
+    if side.mean_of is not None:
+        return [f'{side.owner}\nmean of {side.mean_of}']
+    count = side.weights.shape[1]
+    return [f'{side.owner}\nhead {number}' for number in range(1, count + 1)]
+
+
+def _name_line(axis: Axes, name: str) -> None:
+    axis.text(
+        *(-0.1, 0.5, name), transform=axis.transAxes, ha='right', va='center', size=10
+    )
+
+
+def _show_picture(axis: Axes, picture: Tensor, titled: bool = True) -> None:
+    axis.imshow(picture.permute(1, 2, 0).numpy(), interpolation='nearest')
+    if titled:
+        axis.set_title('input', fontsize=10)
+
+
+def _show_map(
+    axis: Axes,
+    weights: Tensor,
+    picture: Tensor,
+    interpolation: str,
+    overlay: bool = False,
+    titled: bool = True,
+) -> None:
+    rows, columns = picture.shape[1:]
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    if overlay:
+        axis.imshow(picture.mean(0).numpy(), cmap='gray', vmin=0, vmax=1)
+    axis.imshow(
+        weights.numpy(),
+        cmap=_COLOURS,
+        vmin=0,
+        vmax=float(weights.max()),
+        extent=extent,
+        interpolation=interpolation,
+        alpha=0.6 if overlay else 1.0,
+    )
+    if titled:
+        most = f'max. {float(weights.max()):.2g}'
+        axis.text(
+            *(0.5, -0.05, most), transform=axis.transAxes, ha='center', va='top', size=9
+        )
+
+
+def _add_scale(
+    figure: Figure,
+    axes: np.ndarray,
+    sides: Sequence[ClassAttention],
+    overlay: bool = False,
+) -> None:
+    """The colour bar, and what the colours mean."""
+    height = figure.get_size_inches()[1]
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), _COLOURS),
+        ax=axes,
+        ticks=[0, 1],
+        fraction=0.02,
+        aspect=14,
+        shrink=min(0.8, 2.6 / height),
+        anchor=(0.0, 0.9),
+        alpha=0.6 if overlay else 1.0,
+    )
+    bar.ax.set_yticklabels(['0', 'max.\nof the\nmap'], fontsize=10)
+    blocks = ' and '.join(f'block {side.block} of the {side.owner}' for side in sides)
+    even = {side.owner: f'{1 / (1 + side.weights[0, 0].numel()):.2g}' for side in sides}
+    if len(set(even.values())) == 1:
+        shown = even[sides[0].owner]
+    else:
+        shown = ', '.join(f'{value} ({owner})' for owner, value in even.items())
+    figure.suptitle(
+        f'Class-token attention in {blocks}.\nEach map has its own scale; equal '
+        f'attention to all tokens would be {shown}.',
+        fontsize=11,
+        wrap=True,
+    )
