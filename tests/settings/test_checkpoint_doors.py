@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +119,14 @@ PARTS = {
 }
 
 
-def crossed(kinds: Iterable[str], doors: Iterable[str], quick: str) -> Any:
-    """Each kind at one quick door, each door with one kind; the rest are long."""
+def crossed(kinds: Iterable[str], doors: Iterable[str]) -> Any:
+    """Each door with one kind, each kind once if there are doors; the rest are long."""
     kinds, doors = list(kinds), list(doors)
     pairs = [
         pytest.param(
             door,
             kind,
-            marks=()
-            if door == quick or kind == kinds[place % len(kinds)]
-            else pytest.mark.faults,
+            marks=() if kind == kinds[place % len(kinds)] else pytest.mark.faults,
         )
         for place, door in enumerate(doors)
         for kind in kinds
@@ -135,7 +134,7 @@ def crossed(kinds: Iterable[str], doors: Iterable[str], quick: str) -> Any:
     return pytest.mark.parametrize(('door', 'kind'), pairs)
 
 
-@crossed(REFUSED, {**WHOLE, **PARTS}, '--resume PATH')
+@crossed(REFUSED, {**WHOLE, **PARTS})
 def test_code_is_refused(
     place: Path, content: dict, tmp_path: Path, door: str, kind: str
 ) -> None:
@@ -191,7 +190,7 @@ MISFITS: dict[str, tuple[Callable[[dict], Any], str]] = {
 }
 
 
-@crossed(MISFITS, {**WHOLE, 'head': PARTS['init_cfg of the head']}, 'tools/test.py')
+@crossed(MISFITS, {**WHOLE, 'head': PARTS['init_cfg of the head']})
 def test_what_does_not_fit_is_refused_by_name(
     place: Path, content: dict, tmp_path: Path, door: str, kind: str
 ) -> None:
@@ -208,7 +207,6 @@ def test_what_does_not_fit_is_refused_by_name(
 @crossed(
     ['reshaped', 'renamed', 'extra', 'NaN', 'integers'],
     ['--resume PATH', 'load_from'],
-    '',
 )
 def test_the_advice_works(
     place: Path, content: dict, tmp_path: Path, door: str, kind: str
@@ -325,7 +323,8 @@ def test_state_that_does_not_fit(
     # what the sentence advises in place of resuming
     advised = str(error.value).partition('--cfg-options ')[2]
     assert advised == f'load_from={tmp_path / "bad.pth"}'
-    load_from(place, tmp_path / 'bad.pth', tmp_path)
+    if change is fewer_groups:
+        load_from(place, tmp_path / 'bad.pth', tmp_path)
 
 
 def test_partial_resume_with_another_head_starts_the_moments_anew(
@@ -449,3 +448,43 @@ def test_weights_are_found_where_the_reader_finds_them(
     torch.testing.assert_close(
         runner.model.state_dict(), dict(content['state_dict']), rtol=0, atol=0
     )
+
+
+def nodes(content: Any, depth: int) -> Iterator[tuple]:
+    """Keys of all that lies so deep in dictionaries and lists."""
+    if depth and isinstance(content, (dict, list)):
+        inner = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in inner:
+            yield (key,)
+            yield from ((key, *rest) for rest in nodes(value, depth - 1))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('seed', range(60))
+def test_a_mutated_checkpoint_ends_in_a_sentence_or_does_no_harm(
+    place: Path, content: dict, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    places = [
+        keys
+        for keys in nodes(content, 4)
+        if keys[0] != 'state_dict' or chance.random() < 0.3
+    ]
+    keys = chance.choice(places)
+    owner = content
+    for key in keys[:-1]:
+        owner = owner[key]
+    bad = chance.choice(['drop', None, 'text', [], {}, -1, torch.tensor(torch.nan)])
+    if isinstance(bad, str) and bad == 'drop' and isinstance(owner, dict):
+        del owner[keys[-1]]
+    else:
+        owner[keys[-1]] = bad
+    torch.save(content, tmp_path / 'bad.pth')
+    try:
+        runner = resume_path(place, tmp_path / 'bad.pth', tmp_path)
+    except UserError as error:
+        assert '\n' not in str(error)
+        return
+    assert keys[0] != 'state_dict', f'{keys} = {bad} was taken'
+    for value in runner.model.state_dict().values():
+        assert torch.isfinite(value).all()

@@ -164,7 +164,7 @@ class StrictWeightsHook(Hook):
 
     def _check_average(self, model: nn.Module, average: dict, path: str) -> None:
         """Weights of the host's EMA hook: the same names below ``module.``."""
-        found = {k.removeprefix('module.'): v for k, v in average.items()}
+        found = {str(k).removeprefix('module.'): v for k, v in average.items()}
         found.pop('steps', None)
         for name in self._unfit(model.state_dict(), found):
             del found[name], average[f'module.{name}']
