@@ -20,6 +20,8 @@ import timm
 import torch
 from exported import MASKED, network, run_config
 from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, load_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,7 +29,7 @@ import medic_mm
 from medic_mm.checkpoints import convert_keys, load_backbone, read_state_dict
 from medic_mm.cli.convert import convert_file
 from medic_mm.cli.export_hf import export_hf
-from medic_mm.engine.hooks import PretrainedBackboneHook
+from medic_mm.engine.hooks import PretrainedBackboneHook, StrictWeightsHook
 from medic_mm.models.teachers import MAETeacher, OpenCLIPTeacher, TimmTeacher
 from medic_mm.models.teachers.base import FrozenTeacher
 from medic_mm.pictures.commands.whole_model import load_whole
@@ -104,6 +106,33 @@ def by_pretrained(path: Path) -> Weights:
     return arrived(backbone)
 
 
+def by_runner(path: Path) -> Weights:
+    """``load_from`` and ``tools/test.py``: what the Runner reads, checks and loads."""
+    model = torch.nn.Module()
+    model.backbone = blank()
+    runner = SimpleNamespace(
+        model=model,
+        cfg=Config(dict(load_from=str(path))),
+        logger=SimpleNamespace(info=print, warning=print),
+    )
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    StrictWeightsHook().after_load_checkpoint(runner, checkpoint)
+    load_state_dict(model, checkpoint['state_dict'], strict=False)
+    return dict(model.state_dict())
+
+
+def by_init_cfg(path: Path) -> Weights:
+    """An ``init_cfg`` of any part of a model."""
+    model = BaseModule(dict(type='Pretrained', checkpoint=str(path)))
+    model.backbone = blank()
+    log = SimpleNamespace(info=print, warning=print)
+    runner = SimpleNamespace(model=model, logger=log)
+    hook = StrictWeightsHook()
+    hook.before_run(runner)
+    hook.before_train(runner)
+    return dict(model.state_dict())
+
+
 def by_student(path: Path) -> Weights:
     """k-NN, the linear probe and the pictures of features."""
     return arrived(load_student(CONFIG, str(path)).backbone)
@@ -172,6 +201,8 @@ DOORS = {
     'read_state_dict': Door('backbone', read_state_dict, HEAD, reads_only=True),
     'load_backbone': Door('backbone', by_load_backbone, HEAD),
     '--pretrained': Door('backbone', by_pretrained, HEAD),
+    'load_from, test': Door('backbone', by_runner),
+    'init_cfg': Door('backbone', by_init_cfg),
     'k-NN, probe': Door('backbone', by_student, HEAD),
     'visualize': Door('backbone', by_whole),
     'convert': Door('backbone', by_convert, HEAD),
