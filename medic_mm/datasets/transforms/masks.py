@@ -16,8 +16,11 @@ from medic_mm.masking.ranges import check_blocks, check_grid
 from medic_mm.registry import TRANSFORMS
 
 
-class _MaskTransform(BaseTransform):
-    """Draws one mask per image from torch's global generator (seeded per worker).
+class MaskTransform(BaseTransform):
+    """Base: one mask per image from torch's global generator (seeded per worker).
+
+    A subclass sets ``draw``, ``(batch, grid, num_masked) -> bool (batch, L)``, L =
+    rows * columns, row-major, True = hidden; every image hides ``num_masked`` patches.
 
     **Added Keys:**
 
@@ -69,14 +72,14 @@ class _MaskTransform(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class RandomMask(_MaskTransform):
+class RandomMask(MaskTransform):
     """Uniformly random mask; see :func:`medic_mm.masking.random_mask`."""
 
     draw = staticmethod(random_mask)
 
 
 @TRANSFORMS.register_module()
-class GridMask(_MaskTransform):
+class GridMask(MaskTransform):
     """Regular mask; see :func:`medic_mm.masking.grid_mask`.
 
     Its own ratio is 0.75, the default here.
@@ -94,7 +97,7 @@ class GridMask(_MaskTransform):
 
 
 @TRANSFORMS.register_module()
-class BlockMask(_MaskTransform):
+class BlockMask(MaskTransform):
     """Block mask; see :func:`medic_mm.masking.block_mask`.
 
     Args:

@@ -10,13 +10,11 @@ from mmengine.config import Config
 from mmengine.utils import to_2tuple
 from mmpretrain.models import MAE
 
-from medic_mm.datasets.transforms import BlockMask, GridMask, RandomMask
+from medic_mm.datasets.transforms import MaskTransform
 from medic_mm.errors import UserError
 from medic_mm.masking import masked_count
 from medic_mm.models.mimhd.algorithm import MIMHD
 from medic_mm.registry import MODELS, TRANSFORMS
-
-_MASKS = (BlockMask, GridMask, RandomMask)
 
 
 def find_mask_transform(config: Config) -> dict | None:
@@ -32,7 +30,7 @@ def find_mask_transform(config: Config) -> dict | None:
     for step in _steps(dataset.get('pipeline') or []):
         kind = step.get('type')
         kind = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-        if isinstance(kind, type) and issubclass(kind, _MASKS):
+        if isinstance(kind, type) and issubclass(kind, MaskTransform):
             return step
     return None
 
