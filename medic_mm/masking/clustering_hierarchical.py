@@ -9,8 +9,8 @@ from torch import Tensor
 
 from medic_mm.checks import require_number
 from medic_mm.errors import UserError
-from medic_mm.masking.descriptors import patch_descriptors
-from medic_mm.masking.ranges import check_grid
+from medic_mm.masking.basic import check_grid
+from medic_mm.masking.clustering_em import patch_descriptors
 
 LINKAGES = ('centroid', 'average')
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medic_mm.errors import UserError
-from medic_mm.masking.ranges import check_grid
+from medic_mm.masking.basic import check_grid
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from numbers import Integral
 
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
-from medic_mm.checks import require_number
-from medic_mm.errors import UserError
+from medic_mm.checks import require, require_number
 from medic_mm.masking import block_mask, grid_mask, masked_count, random_mask
-from medic_mm.masking.ranges import check_blocks, check_grid
+from medic_mm.masking.basic import check_blocks, check_grid
 from medic_mm.registry import TRANSFORMS
 
 
 class MaskTransform(BaseTransform):
-    """Base: one mask per image from torch's global generator (seeded per worker).
+    """Base of all transforms that draw one mask per image.
 
-    A subclass sets ``draw``, ``(batch, grid, num_masked) -> bool (batch, L)``, L =
-    rows * columns, row-major, True = hidden; every image hides ``num_masked`` patches.
+    A mask of your own is a subclass with :meth:`draw`, registered in ``TRANSFORMS``.
+    Training, pictures and checks treat it as the built-in ones.
 
     **Added Keys:**
 
@@ -35,8 +33,6 @@ class MaskTransform(BaseTransform):
         UserError: where a setting is not a number, or the count is not within 1..L-1:
             something must be hidden and something must be seen.
     """
-
-    draw: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -53,18 +49,33 @@ class MaskTransform(BaseTransform):
         else:
             require_number(self, 'num_masked', num_masked, integer=True)
             wanted = int(num_masked)
-        if not 0 < wanted < length:
-            raise UserError(
-                f'{type(self).__name__} would hide {wanted} of {length} patches '
-                f'(mask_ratio={mask_ratio}, num_masked={num_masked}): it must hide at '
-                f'least 1 and at most {length - 1}'
-            )
+        require(
+            0 < wanted < length,
+            f'{type(self).__name__} would hide {wanted} of {length} patches '
+            f'(mask_ratio={mask_ratio}, num_masked={num_masked}): it must hide at '
+            f'least 1 and at most {length - 1}',
+        )
         self.num_masked = wanted
+
+    def draw(self, batch: int, grid: tuple[int, int], num_masked: int) -> Tensor:
+        """Masks from torch's global generator, which is seeded per worker.
+
+        Returns:
+            bool ``(batch, L)``, L = rows * columns, row-major, True = hidden;
+            ``num_masked`` of them in each row.
+        """
+        raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
         """Add ``results['mask']``."""
-        mask = self.draw(1, self.grid, self.num_masked)
-        results['mask'] = mask.view(self.grid).numpy()
+        mask = self.draw(1, self.grid, self.num_masked).view(self.grid).numpy()
+        if mask.dtype != bool or mask.sum() != self.num_masked:
+            require(
+                False,
+                f'draw of {type(self).__name__} hides {mask.sum()} patches '
+                f'({mask.dtype}): return a bool mask that hides {self.num_masked}',
+            )
+        results['mask'] = mask
         return results
 
     def __repr__(self) -> str:
@@ -104,7 +115,7 @@ class BlockMask(MaskTransform):
         min_area: Least area of a rectangle in patches.
         min_aspect: Least aspect ratio of a rectangle.
 
-    Other arguments, result and errors as :class:`RandomMask`.
+    Other arguments, result and errors as :class:`MaskTransform`.
     """
 
     def __init__(
@@ -117,4 +128,8 @@ class BlockMask(MaskTransform):
     ) -> None:
         super().__init__(grid, mask_ratio, num_masked)
         check_blocks(self, min_area, min_aspect)
-        self.draw = partial(block_mask, min_area=min_area, min_aspect=min_aspect)
+        self.shape = dict(min_area=min_area, min_aspect=min_aspect)
+
+    def draw(self, batch: int, grid: tuple[int, int], num_masked: int) -> Tensor:
+        """See :meth:`MaskTransform.draw`."""
+        return block_mask(batch, grid, num_masked, **self.shape)

@@ -50,7 +50,7 @@ class EvolvedStage:
 
 @dataclass(frozen=True)
 class EvolvedSchedule:
-    """How masks evolve; see :mod:`medic_mm.masking.schedule`.
+    """How masks evolve; see :mod:`medic_mm.masking.evolved`.
 
     Attributes:
         gamma: Alpha is ``((epoch + 1) / epochs) ** gamma``.

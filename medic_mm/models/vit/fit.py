@@ -1,14 +1,56 @@
-"""Whether the parts of a method fit each other, asked before the first step."""
+"""Whether the parts of a method fit each other, checked before the first step.
+
+A method or a component declares its rules, each a function of the model that raises;
+:func:`require_fit` checks them, in order, when the model is built.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from mmpretrain.models import MAEPretrainDecoder, MAEPretrainHead
 from torch import Tensor, nn
 
 from medic_mm.checks import require
+from medic_mm.errors import UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
+
+Rule = Callable[[nn.Module], None]
+
+
+def require_fit(model: nn.Module, *rules: Rule) -> None:
+    """Refuse a model that breaks one of the rules its parts declare.
+
+    Raises:
+        UserError: names the setting, its value and what would be right.
+    """
+    for rule in rules:
+        rule(model)
+
+
+def equal(
+    setting: str,
+    what: str,
+    wanted: str | Callable[[nn.Module], Any],
+    read: str | None = None,
+) -> Rule:
+    """The rule that a setting equals what another part has.
+
+    Args:
+        setting: As written in a config, for example ``'head.embed_dims'``.
+        what: What it must equal, for the sentence: ``'the width of the backbone'``.
+        wanted: Attribute of the model that has it, or a function of the model.
+        read: Attribute that has the setting. Default: its own name.
+    """
+
+    def rule(model: nn.Module) -> None:
+        given = attrgetter(read or setting)(model)
+        right = attrgetter(wanted)(model) if isinstance(wanted, str) else wanted(model)
+        require(given == right, f'{setting}={given} must equal {what}, {right}')
+
+    return rule
 
 
 def require_batch(inputs: Any, backbone: nn.Module) -> None:
@@ -17,17 +59,17 @@ def require_batch(inputs: Any, backbone: nn.Module) -> None:
     Raises:
         UserError: says what to set in the pipeline.
     """
-    require(
-        isinstance(inputs, Tensor) and inputs.ndim == 4,
-        'the images come one by one, not as a batch: set '
-        "collate_fn=dict(type='default_collate') in train_dataloader",
-    )
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        raise UserError(
+            'the images come one by one, not as a batch: set '
+            "collate_fn=dict(type='default_collate') in train_dataloader"
+        )
     size, wanted = tuple(inputs.shape[-2:]), tuple(backbone.img_size)
-    require(
-        size == wanted,
-        f'the images are {size[0]}x{size[1]} but backbone.img_size is '
-        f'{wanted[0]}x{wanted[1]}: crop them to that size in the pipeline',
-    )
+    if size != wanted:
+        raise UserError(
+            f'the images are {size[0]}x{size[1]} but backbone.img_size is '
+            f'{wanted[0]}x{wanted[1]}: crop them to that size in the pipeline'
+        )
 
 
 def require_dividing_heads(model: nn.Module) -> None:
