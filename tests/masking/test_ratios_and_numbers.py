@@ -181,7 +181,7 @@ def test_transforms_refuse_what_is_not_a_number(name, argument, values):
             (dict(schedule=dict(clusters=value)), 'clusters|first|last')
             for value in (40, (40,), (40, 10, 1), (10, 40), (40, 0), (True, True))
         ],
-        *[(dict(schedule=dict(clusters=(40, v))), 'last') for v in (*ODD, None)],
+        *[(dict(schedule=dict(clusters=(40, v))), 'clusters') for v in (*ODD, None)],
         *[(dict(schedule=dict(spread=value)), 'spread') for value in (*ODD, None, -1)],
         *[
             (dict(progress=value), 'progress|epoch')
