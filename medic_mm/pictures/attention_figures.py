@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from medic_mm.pictures.attention import ClassAttention
+from medic_mm.models.vit.attention import ClassAttention
 
 _COLOURS = 'viridis'  # even steps for the eye, in grey and for colour-blind readers
 _CELL = 1.75  # inches

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medic_mm.errors import UserError
 from medic_mm.helpers import choose_device
-from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
+from medic_mm.models.teachers import FrozenTeacher
 from medic_mm.registry import MODELS
 from medic_mm.settings.student import Student, load_student
 
@@ -80,7 +80,7 @@ def open_student(config: Config, checkpoint: str, device: str) -> Student:
 
 def load_teacher(
     config: Config, wanted: str = 'attention'
-) -> tuple[nn.Module | None, list[str]]:
+) -> tuple[FrozenTeacher | None, list[str]]:
     """The config's teacher with its weights; or None and why, as sentences.
 
     Args:
@@ -95,7 +95,7 @@ def load_teacher(
         return None, ['The config has no target_generator, so no teacher is shown.']
     kind = settings['type']
     found = MODELS.get(kind) if isinstance(kind, str) else kind
-    if found is None or not issubclass(found, (FrozenTeacher, CachedTeacher)):
+    if found is None or not issubclass(found, FrozenTeacher):
         return None, [
             f'The teacher is left out: {wanted} cannot be read from '
             f'{getattr(found, "__name__", kind)}.'

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mmpretrain.models.selfsup import MAE, BaseSelfSupervisor
 from torch import Tensor, nn
 
-from medic_mm.models.teachers import CachedTeacher, FrozenTeacher, MAETeacher
+from medic_mm.models.teachers import FrozenTeacher
 from medic_mm.pictures.features import pca_colours
 from medic_mm.pictures.patch_tokens import (
     PatchTokens,
@@ -78,7 +78,7 @@ def make_panel(model: BaseSelfSupervisor, batch: dict, teacher: bool = True) -> 
     if guide is not None:
         preprocessor = model.data_preprocessor
         tokens = teacher_tokens(guide, images, preprocessor.mean, preprocessor.std)
-        name = 'values' if isinstance(guide, MAETeacher) else 'features'
+        name = 'values' if guide.gives_relations else 'features'
         rows[f'teacher\n{name}'] = _coloured(tokens)
     return Panel(rows, per_patch)
 
@@ -92,9 +92,7 @@ def decodes(model: nn.Module) -> bool:
 def find_teacher(model: nn.Module) -> FrozenTeacher | None:
     """The model's own teacher, behind a cache too; None where there is none of ours."""
     teacher = getattr(model, 'target_generator', None)
-    if isinstance(teacher, CachedTeacher):
-        teacher = teacher.teacher
-    return teacher if isinstance(teacher, FrozenTeacher) else None
+    return teacher.uncached if isinstance(teacher, FrozenTeacher) else None
 
 
 def draw_panel(figure: Figure, panel: Panel, title: str) -> None:

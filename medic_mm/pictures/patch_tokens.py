@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from medic_mm.models.teachers import CachedTeacher
-from medic_mm.models.teachers.base import recorded_outputs
+from medic_mm.models.teachers import FrozenTeacher
+from medic_mm.models.vit.attention import recorded_outputs
 from medic_mm.models.vit.qkv import QKV
 
 
@@ -61,7 +61,7 @@ def student_tokens(
 
 @torch.no_grad()
 def teacher_tokens(
-    teacher: nn.Module, images: Tensor, mean: Tensor, std: Tensor
+    teacher: FrozenTeacher, images: Tensor, mean: Tensor, std: Tensor
 ) -> PatchTokens:
     """The patch tokens that a teacher hands to its student.
 
@@ -74,15 +74,13 @@ def teacher_tokens(
         mean: The preprocessor's channel means.
         std: The preprocessor's standard deviations.
     """
-    if isinstance(teacher, CachedTeacher):
-        teacher = teacher.teacher
-    known: Any = teacher
-    out = teacher(images, mean, std)
+    known: Any = teacher.uncached
+    out = known(images, mean, std)
     if isinstance(out, QKV):
         joined = out.without_cls().value.transpose(1, 2).flatten(2)  # (B, L, M * d)
         what = f'values of block {known.block}'
         return PatchTokens(joined.float().cpu(), known.native_grid, what)
-    layer = getattr(teacher, 'layer', None)
+    layer = getattr(known, 'layer', None)
     what = 'patch tokens' if layer is None else f'block {layer + 1}'
     return PatchTokens(out.patch_tokens.float().cpu(), known.grid, what)
 

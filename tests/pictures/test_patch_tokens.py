@@ -10,7 +10,6 @@ from tiny_mimhd import build_mimhd, image_batch, inputs_of
 from torch import Tensor, nn
 
 from medic_mm.models.teachers import CachedTeacher, TimmTeacher
-from medic_mm.models.vit.patch_attention import patch_attention
 from medic_mm.pictures.feature_figures import draw_features
 from medic_mm.pictures.features import explained_share, pca_colours
 from medic_mm.pictures.patch_tokens import (
@@ -104,13 +103,12 @@ def test_attention_of_relations_is_softmaxed_over_all_tokens(
     model: nn.Module, images: Tensor
 ) -> None:
     qkv = model.target_generator(images, *statistics(model))
-    found, grid = patch_attention(model.target_generator, images, *statistics(model))
+    found = model.target_generator.patch_attention(images, *statistics(model))
     expected = torch.zeros(3, 17, 17)
     for head in range(4):
         for image in range(3):
             logits = qkv.query[image, head] @ qkv.key[image, head].T / 4  # 16 wide
             expected[image] += logits.softmax(-1) / 4
-    assert grid == (4, 4)
     torch.testing.assert_close(found, expected[:, 1:, 1:], atol=1e-6, rtol=1e-4)
 
 
@@ -125,9 +123,9 @@ def test_the_teacher_behind_a_cache_is_asked(model: nn.Module, images: Tensor) -
     out = teacher(images, *statistics(model), attention=True)
     cached = CachedTeacher(teacher)
     for asked in (teacher, cached):
-        attention, grid = patch_attention(asked, images, *statistics(model))
+        attention = asked.patch_attention(images, *statistics(model))
         assert torch.equal(attention, out.attention)
-        assert grid == (4, 4)
+        assert asked.native_grid == (4, 4)
         found = teacher_tokens(asked, images, *statistics(model))
         torch.testing.assert_close(found.values, out.patch_tokens)
         assert found.what == 'block 2'

@@ -17,7 +17,7 @@ from torch import nn
 
 from medic_mm.checks import require_number
 from medic_mm.helpers import unwrapped
-from medic_mm.models.teachers import CachedTeacher
+from medic_mm.models.teachers import FrozenTeacher
 from medic_mm.pictures.panel import Panel, decodes, make_panel, render_panel
 from medic_mm.randomness import eval_mode, preserved_randomness
 from medic_mm.registry import HOOKS
@@ -96,13 +96,13 @@ class PanelHook(Hook):
     def _make(self, runner: Runner) -> Panel:
         model = unwrapped(runner.model)
         device = _device(model)
-        cached = getattr(model, 'target_generator', None)
+        teacher = getattr(model, 'target_generator', None)
         with preserved_randomness(device), eval_mode(model):
             _seed(device)
             # a preprocessor may change what it is given
             panel = make_panel(model, copy.deepcopy(self._batch), self.teacher)
-        if isinstance(cached, CachedTeacher):
-            cached.teacher.network.cpu()  # where it rests while the cache answers
+        if isinstance(teacher, FrozenTeacher) and teacher.uncached is not teacher:
+            teacher.network.cpu()  # where it rests while the cache answers
         return panel
 
 

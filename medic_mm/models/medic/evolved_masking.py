@@ -328,7 +328,7 @@ def _check_teacher(teacher: nn.Module | None) -> None:
         raise UserError(
             "masking.source='teacher' needs a teacher: set target_generator"
         )
-    network = getattr(teacher, 'teacher', teacher)  # behind a cache
+    network = teacher.uncached
     if tuple(teacher.grid) != tuple(teacher.native_grid):
         raise UserError(
             "masking.source='teacher' needs the teacher's own grid, "

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.models.vit.arguments import require_size
+from medic_mm.models.vit.attention import ClassAttention, attention_over_heads
 from medic_mm.models.vit.qkv import QKV
 
 
@@ -49,17 +50,6 @@ def seeded_construction(seed: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-@contextlib.contextmanager
-def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what ``module`` returns while the context is open."""
-    outputs: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _, args, out: outputs.append(out))
-    try:
-        yield outputs
-    finally:
-        hook.remove()
 
 
 def block_index(layer: int, depth: int, owner: str) -> int:
@@ -178,6 +168,11 @@ class FrozenTeacher(nn.Module):
         """The frozen network."""
         return self._held[0]
 
+    @property
+    def uncached(self) -> FrozenTeacher:
+        """The teacher that computes: this one, or of a cache the one behind it."""
+        return self
+
     def hold(self, network: nn.Module) -> None:
         """Freeze ``network`` and take it as the teacher's, in place of any before."""
         # a tuple hides the network from nn.Module's registration
@@ -201,6 +196,16 @@ class FrozenTeacher(nn.Module):
         resize.
         """
         raise NotImplementedError
+
+    def encode_class_attention(self, images: Tensor) -> ClassAttention:
+        """Attention of the class token in the block that :meth:`encode` reads.
+
+        Optional, for pictures alone; :meth:`ClassAttention.from_rows` makes the maps.
+
+        Raises:
+            UserError: where it cannot be read.
+        """
+        raise _unreadable(self)
 
     # used by the algorithms
 
@@ -254,6 +259,49 @@ class FrozenTeacher(nn.Module):
         if self.grid != self.native_grid and isinstance(out, TeacherOutput):
             out.patch_tokens = self._resize_tokens(out.patch_tokens)
         return out
+
+    @torch.no_grad()
+    def class_attention(
+        self, images: Tensor, mean: Tensor, std: Tensor
+    ) -> ClassAttention:
+        """What the class token attends to in the block that the output is taken from.
+
+        Each head's map, or the mean of all, as ``mean_of`` says. A cache asks the
+        teacher behind it.
+
+        Args:
+            images: As in :meth:`forward`, as ``mean`` and ``std`` are.
+            mean: The preprocessor's channel means.
+            std: The preprocessor's standard deviations.
+
+        Raises:
+            UserError: for a teacher whose class attention cannot be read.
+        """
+        self._require_weights()
+        self._follow(images.device)
+        return self.encode_class_attention(self._prepare(images, mean, std))
+
+    @torch.no_grad()
+    def patch_attention(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Attention between patches, mean of the heads, as evolved masks take it.
+
+        Of a teacher of relations it is computed from its queries and keys. A cache
+        asks the teacher behind it. Arguments as in :meth:`class_attention`.
+
+        Returns:
+            float32 ``(B, L, L)`` on the CPU over :attr:`native_grid`, row = the patch
+            that looks, softmaxed over all tokens.
+
+        Raises:
+            UserError: for a teacher whose attention cannot be read.
+        """
+        out = self(images, mean, std, attention=not self.gives_relations)
+        if isinstance(out, QKV):
+            maps = attention_over_heads(out.query.float(), out.key.float())
+            return (maps / out.query.shape[1])[:, 1:, 1:].cpu()
+        if out.attention is None:
+            raise _unreadable(self)
+        return out.attention.float().cpu()
 
     def fingerprint(self) -> str:
         """SHA-256 over weights and settings: equal fingerprints, equal outputs.
@@ -334,3 +382,7 @@ class FrozenTeacher(nn.Module):
         maps = tokens.transpose(1, 2).reshape(batch, width, *self.native_grid)
         maps = F.interpolate(maps, self.grid, mode='bilinear', align_corners=False)
         return maps.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, L, D)
+
+
+def _unreadable(teacher: FrozenTeacher) -> UserError:
+    return UserError(f'attention cannot be read from {type(teacher).__name__}')

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.checkpoints.values import unusable
-from medic_mm.checks import require_number
+from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
@@ -38,6 +38,7 @@ from medic_mm.models.vit.arguments import (
     require_division,
     require_size,
 )
+from medic_mm.models.vit.attention import ClassAttention, attention_maps
 from medic_mm.models.vit.qkv import QKV, split_qkv
 from medic_mm.registry import MODELS
 
@@ -123,7 +124,12 @@ class MAETeacher(FrozenTeacher):
         self.num_heads = encoder.arch_settings['num_heads']
         self.num_tokens = 1 + math.prod(self.grid)
         self.norm_pix = pixel_space
-        self._index(block)
+        depth = len(encoder.layers)
+        require(
+            1 <= block <= depth,
+            f'block={block} is out of range: arch={arch!r} has {depth} blocks, so use '
+            f'1 to {depth}',
+        )
 
     @property
     def with_decoder(self) -> bool:
@@ -168,38 +174,20 @@ class MAETeacher(FrozenTeacher):
         """Queries, keys and values of the chosen block, ``(B, M, 1 + L, d)`` each.
 
         Raises:
-            ValueError: where attention is asked for: see :meth:`attention_of`.
+            UserError: where attention is asked for: see :meth:`patch_attention`.
         """
         if attention:
             raise UserError(
                 'attention=True: MAETeacher returns queries, keys and values; use '
-                'attention_of for the attention of a block'
+                'patch_attention or class_attention for the attention of its block'
             )
-        return self._qkv(images, self.block)
+        return self._qkv(images)
 
-    @torch.no_grad()
-    def attention_of(
-        self, images: Tensor, mean: Tensor, std: Tensor, block: int | None = None
-    ) -> Tensor:
-        """What the class token of a block attends to.
-
-        Args:
-            images: As in :meth:`forward`.
-            mean: Likewise.
-            std: Likewise.
-            block: Number of the block, from 1. Default: the chosen one.
-
-        Returns:
-            ``(B, M, L)`` over the patches, softmaxed over all tokens (so that the
-            patches sum to less than 1).
-        """
-        self._require_weights()
-        self._follow(images.device)
-        number = self.block if block is None else block
-        qkv = self._qkv(self._prepare(images, mean, std), number)
-        scale = qkv.query.shape[-1] ** -0.5
-        logits = qkv.query[:, :, :1] @ qkv.key.transpose(-2, -1) * scale
-        return logits.float().softmax(-1)[:, :, 0, 1:]
+    def encode_class_attention(self, images: Tensor) -> ClassAttention:
+        """Attention of the chosen block's class token, every head."""
+        qkv = self._qkv(images)
+        rows = attention_maps(qkv.query[:, :, :1], qkv.key)[:, :, 0, 1:]
+        return ClassAttention.from_rows(rows, self.grid, 'teacher', self.block)
 
     def embed_for_decoder(self, tokens: Tensor) -> Tensor:
         """Encoder tokens to the decoder's width: ``(B, N, D)`` -> ``(B, N, D')``."""
@@ -240,8 +228,8 @@ class MAETeacher(FrozenTeacher):
             )
         return self.network['neck']
 
-    def _qkv(self, images: Tensor, block: int) -> QKV:
-        encoder, index = self.network['backbone'], self._index(block)
+    def _qkv(self, images: Tensor) -> QKV:
+        encoder, index = self.network['backbone'], self.block - 1
         patches, _ = encoder.patch_embed(images)  # (B, L, D)
         cls_token = encoder.cls_token.expand(len(images), -1, -1)
         tokens = torch.cat([cls_token, patches], dim=1) + encoder.pos_embed
@@ -249,15 +237,6 @@ class MAETeacher(FrozenTeacher):
             tokens = layer(tokens)
         last = encoder.layers[index]
         return split_qkv(last.attn.qkv(last.ln1(tokens)), self.num_heads)
-
-    def _index(self, block: int) -> int:
-        depth = len(self.network['backbone'].layers)
-        if not 1 <= block <= depth:
-            raise UserError(
-                f'block={block} is out of range: arch={self.arch!r} has {depth} '
-                f'blocks, so use 1 to {depth}'
-            )
-        return block - 1
 
     def _resize_positions(
         self, file: WeightFile, state: Mapping[str, Tensor]

@@ -19,7 +19,6 @@ from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
-    recorded_outputs,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
@@ -28,6 +27,11 @@ from medic_mm.models.teachers.loading import (
 )
 from medic_mm.models.teachers.open_clip_source import resolve_tower
 from medic_mm.models.vit.arguments import check_numbers
+from medic_mm.models.vit.attention import (
+    ClassAttention,
+    attention_over_heads,
+    recorded_outputs,
+)
 from medic_mm.registry import MODELS
 
 DEFAULT_FILE = 'open_clip_pytorch_model.bin'
@@ -146,16 +150,22 @@ class OpenCLIPTeacher(FrozenTeacher):
         """Tokens, and attention if asked for, of the chosen block."""
         if not attention:
             return self._tokens(images)
-        block = self.network.transformer.resblocks[self.layer]
-        with recorded_outputs(block.ln_1) as inputs:
-            out = self._tokens(images)
-        out.attention = mean_attention(block.attn, inputs[0])[:, 1:, 1:]
+        out, maps = self._with_attention(images)
+        out.attention = maps[:, 1:, 1:]
         return out
+
+    def encode_class_attention(self, images: Tensor) -> ClassAttention:
+        """Attention of the class token, mean of the heads."""
+        rows = self._with_attention(images)[1][:, None, 0, 1:]
+        heads = self._block.attn.num_heads
+        return ClassAttention.from_rows(
+            rows, self.native_grid, 'teacher', self.layer + 1, heads
+        )
 
     @property
     def gives_attention(self) -> bool:
         """Whether :func:`mean_attention` can read the block: not scaled cosines."""
-        attn = self.network.transformer.resblocks[self.layer].attn
+        attn = self._block.attn
         return (
             getattr(attn, 'in_proj_weight', None) is not None
             and getattr(attn, 'logit_scale', None) is None
@@ -164,6 +174,15 @@ class OpenCLIPTeacher(FrozenTeacher):
     def extra_settings(self) -> tuple:
         """Settings that change the outputs, for the fingerprint."""
         return (self.layer, self.norm, self._source.quick_gelu)
+
+    @property
+    def _block(self) -> nn.Module:
+        return self.network.transformer.resblocks[self.layer]
+
+    def _with_attention(self, images: Tensor) -> tuple[TeacherOutput, Tensor]:
+        with recorded_outputs(self._block.ln_1) as inputs:
+            out = self._tokens(images)
+        return out, mean_attention(self._block.attn, inputs[0])
 
     def _tokens(self, images: Tensor) -> TeacherOutput:
         found = self.network.forward_intermediates(
@@ -238,13 +257,7 @@ def mean_attention(attn: nn.Module, tokens: Tensor) -> Tensor:
         None if bias is None else bias[: 2 * width],
     )
     joined = joined.unflatten(-1, (2, attn.num_heads, width // attn.num_heads))
-    query, key = joined.permute(2, 3, 0, 1, 4)  # (B, N, 2, H, d) -> (2, H, B, N, d)
+    query, key = joined.permute(2, 0, 3, 1, 4)  # (B, N, 2, M, d) -> (2, B, M, N, d)
     if hasattr(attn, 'ln_q'):
         query, key = attn.ln_q(query), attn.ln_k(key)
-    scale = query.shape[-1] ** -0.5
-    # head by head, so that memory holds (B, N, N) and not (B, H, N, N)
-    total = sum(
-        (q * scale @ k.transpose(-2, -1)).softmax(-1)
-        for q, k in zip(query, key, strict=True)
-    )
-    return total / attn.num_heads
+    return attention_over_heads(query, key) / attn.num_heads

@@ -21,7 +21,6 @@ from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
     block_index,
-    recorded_outputs,
     seeded_construction,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
@@ -32,6 +31,7 @@ from medic_mm.models.teachers.loading import (
     require_weights,
 )
 from medic_mm.models.vit.arguments import check_numbers
+from medic_mm.models.vit.attention import ClassAttention, recorded_outputs
 from medic_mm.registry import MODELS
 
 FROM_TIMM = 'timm'
@@ -142,11 +142,18 @@ class TimmTeacher(FrozenTeacher):
         """Tokens, and attention if asked for, of the chosen block."""
         if not attention:
             return self._tokens(images)
-        with explicit_attention(self.network.blocks[self.layer].attn) as weights:
-            out = self._tokens(images)
+        out, maps = self._with_attention(images)
         first = self.network.num_prefix_tokens
-        out.attention = weights[0].mean(1)[:, first:, first:]
+        out.attention = maps.mean(1)[:, first:, first:]
         return out
+
+    def encode_class_attention(self, images: Tensor) -> ClassAttention:
+        """Attention of the class token, every head."""
+        maps = self._with_attention(images)[1]
+        rows = maps[:, :, 0, self.network.num_prefix_tokens :]
+        return ClassAttention.from_rows(
+            rows, self.native_grid, 'teacher', self.layer + 1
+        )
 
     @property
     def gives_attention(self) -> bool:
@@ -157,6 +164,11 @@ class TimmTeacher(FrozenTeacher):
     def extra_settings(self) -> tuple:
         """Settings that change the outputs, for the fingerprint."""
         return (self.model, sorted(self._kwargs.items()), self.layer, self.norm)
+
+    def _with_attention(self, images: Tensor) -> tuple[TeacherOutput, Tensor]:
+        with explicit_attention(self.network.blocks[self.layer].attn) as weights:
+            out = self._tokens(images)
+        return out, weights[0]
 
     def _tokens(self, images: Tensor) -> TeacherOutput:
         [(patches, prefix)] = self.network.forward_intermediates(

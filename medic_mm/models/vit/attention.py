@@ -1,10 +1,12 @@
-"""Attention of a whole student: one map per image, all blocks and heads summed."""
+"""Attention of ViTs: from queries and keys, and of the blocks of a student."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from mmpretrain.models.utils import BEiTAttention, MultiheadAttention
@@ -14,8 +16,88 @@ from medic_mm.models.vit.qkv import split_qkv
 from medic_mm.randomness import eval_mode
 
 
+def attention_maps(query: Tensor, key: Tensor) -> Tensor:
+    """Scaled dot-product attention: ``(.., n, d)``, ``(.., N, d)`` -> ``(.., n, N)``.
+
+    Softmaxed in float32 over the N tokens.
+    """
+    scale = query.shape[-1] ** -0.5
+    return (query * scale @ key.mT).softmax(-1, dtype=torch.float32)
+
+
+def attention_over_heads(query: Tensor, key: Tensor) -> Tensor:
+    """Maps summed over heads: ``(B, M, N, d)`` each -> float32 ``(B, N, N)``.
+
+    Computed head by head, so that memory holds ``(B, N, N)`` and not ``(B, M, N, N)``.
+    """
+    heads = zip(query.unbind(1), key.unbind(1), strict=True)
+    total = attention_maps(*next(heads))
+    for one in heads:
+        total.add_(attention_maps(*one))
+    return total
+
+
+@dataclass(frozen=True)
+class ClassAttention:
+    """What the class token of one block attends to.
+
+    Attributes:
+        weights: ``(B, M, h, w)``, float32 on the CPU: head m's weights on the patch
+            grid, softmaxed over all tokens. A map sums to less than 1, since the class
+            token (and any other extra token) has its share.
+        owner: Whose it is: ``'student'`` or ``'teacher'``.
+        block: Number of the block, from 1.
+        mean_of: Number of heads that the one map is the mean of; None where each map is
+            one head.
+    """
+
+    weights: Tensor
+    owner: str
+    block: int
+    mean_of: int | None = None
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Tensor,
+        grid: Sequence[int],
+        owner: str,
+        block: int,
+        mean_of: int | None = None,
+    ) -> ClassAttention:
+        """Weights on patches ``(B, M, L)`` as maps of ``grid``."""
+        weights = rows.float().cpu().unflatten(-1, tuple(grid))
+        return cls(weights, owner, block, mean_of)
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each map, such as ``'student, head 1 of 12'``."""
+        if self.mean_of is not None:
+            return [f'{self.owner}, mean of {self.mean_of} heads']
+        total = self.weights.shape[1]
+        return [f'{self.owner}, head {n} of {total}' for n in range(1, total + 1)]
+
+
+def join_batches(parts: Sequence[ClassAttention]) -> ClassAttention:
+    """One object for all batches of the same network and block."""
+    first = parts[0]
+    weights = torch.cat([part.weights for part in parts])
+    return ClassAttention(weights, first.owner, first.block, first.mean_of)
+
+
+@contextlib.contextmanager
+def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what ``module`` returns while the context is open."""
+    outputs: list[Tensor] = []
+    hook = module.register_forward_hook(lambda _, args, out: outputs.append(out))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
+
+
 def has_readable_attention(backbone: nn.Module) -> bool:
-    """Whether a backbone is a plain ViT of the host with a class token."""
+    """Whether a backbone is a plain ViT of mmpretrain with a class token."""
     layers: Any = getattr(backbone, 'layers', None) or ()
     plain = len(layers) > 0 and all(
         isinstance(getattr(layer, 'attn', None), (MultiheadAttention, BEiTAttention))
@@ -78,41 +160,85 @@ def summed_attention(backbone: nn.Module, images: Tensor) -> Tensor:
     return total[0][:, first:, first:]
 
 
-@contextlib.contextmanager
-def _read(attn: nn.Module, add: Any) -> Iterator[None]:
-    """Hand each block's map to ``add`` while it runs, so that none is kept."""
-    if isinstance(attn, BEiTAttention):
-        # with its position biases: it hands its softmaxed weights to its dropout
+def choose_block(backbone: nn.Module, block: int | None = None) -> int:
+    """Number of the block to read, from 1; the last one by default.
 
-        def hook(_: nn.Module, inputs: Any, weights: Tensor) -> None:
-            add(weights.float().sum(1))
+    Raises:
+        ValueError: where the backbone has no such block, or no blocks of a plain ViT
+            with a class token, from which attention could be read.
+    """
+    name = type(backbone).__name__
+    if not has_readable_attention(backbone):
+        raise ValueError(
+            f'attention of a class token cannot be read from {name}: it takes a plain '
+            "ViT with a class token, such as medic_mm's MaskedViT and RelationViT or "
+            "mmpretrain's VisionTransformer, MAEViT and BEiTViT"
+        )
+    layers: Any = backbone.layers
+    number = len(layers) if block is None else block
+    if not 1 <= number <= len(layers):
+        raise ValueError(
+            f'block={block} is out of range: {name} has blocks 1 to {len(layers)}'
+        )
+    return number
 
-        handle = attn.attn_drop.register_forward_hook(hook)
+
+@torch.no_grad()
+def student_attention(
+    backbone: nn.Module, images: Tensor, block: int | None = None
+) -> ClassAttention:
+    """Attention of a backbone's class token, head by head, on whole images.
+
+    The backbone should be in eval mode. One that masks is told not to.
+
+    Args:
+        backbone: A ViT of this package or of mmpretrain.
+        images: Normalised images ``(B, 3, H, W)``.
+        block: Number of the block, from 1. Default: the last.
+
+    Raises:
+        ValueError: as :func:`choose_block`.
+    """
+    number = choose_block(backbone, block)
+    layers: Any = backbone.layers
+    attn = layers[number - 1].attn
+    biased = isinstance(attn, BEiTAttention)  # as in _read
+    masks = 'mask' in inspect.signature(backbone.forward).parameters
+    with (
+        recorded_outputs(attn.attn_drop if biased else attn.qkv) as outputs,
+        recorded_outputs(cast(nn.Module, backbone.patch_embed)) as embedded,
+    ):
+        backbone(images, **({'mask': None} if masks else {}))
+    if biased:
+        rows = outputs[0][:, :, 0]
     else:
+        qkv = split_qkv(outputs[0].float(), attn.num_heads)
+        rows = attention_maps(qkv.query[:, :, :1], qkv.key)[:, :, 0]
+    first = getattr(backbone, 'num_extra_tokens', 1)
+    return ClassAttention.from_rows(
+        rows[:, :, first:], embedded[0][1], 'student', number
+    )
 
-        def hook(_: nn.Module, inputs: Any, projected: Tensor) -> None:
-            add(_over_heads(projected, attn.num_heads))
 
-        handle = attn.qkv.register_forward_hook(hook)
+@contextlib.contextmanager
+def _read(attn: nn.Module, add: Callable[[Tensor], None]) -> Iterator[None]:
+    """Hand a block's map to ``add`` while it runs, so that none is kept."""
+    # BEiT's attention, with its position biases, hands its maps to its dropout
+    biased = isinstance(attn, BEiTAttention)
+    source = cast(nn.Module, attn.attn_drop if biased else attn.qkv)
+
+    def hook(_: nn.Module, inputs: Any, out: Tensor) -> None:
+        if biased:
+            add(out.float().sum(1))
+        else:
+            qkv = split_qkv(out, cast(int, attn.num_heads))
+            add(attention_over_heads(qkv.query, qkv.key))
+
+    handle = source.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-def _over_heads(projected: Tensor, num_heads: int) -> Tensor:
-    """Output of a ``qkv`` layer ``(B, N, 3 * D)`` to summed maps ``(B, N, N)``."""
-    qkv = split_qkv(projected, num_heads)
-    scale = qkv.query.shape[-1] ** -0.5
-    # head by head, so that memory holds (B, N, N) and not (B, M, N, N)
-    maps = (
-        (query * scale @ key.mT).softmax(-1, dtype=torch.float32)
-        for query, key in zip(qkv.query.unbind(1), qkv.key.unbind(1), strict=True)
-    )
-    total = next(maps)
-    for weights in maps:
-        total.add_(weights)
-    return total
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medic_mm.checks import require
 from medic_mm.errors import UserError
-from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
+from medic_mm.models.teachers import FrozenTeacher
 
 Rule = Callable[[nn.Module], None]
 
@@ -91,10 +91,10 @@ def require_dividing_heads(model: nn.Module) -> None:
         )
 
 
-def teacher_setting(teacher: nn.Module, name: str) -> str:
+def teacher_setting(teacher: FrozenTeacher, name: str) -> str:
     """Where a setting of the teacher is written in a config, behind a cache too."""
-    cached = isinstance(teacher, CachedTeacher)
-    return f'target_generator.{"teacher." if cached else ""}{name}'
+    behind = teacher.uncached is not teacher
+    return f'target_generator.{"teacher." if behind else ""}{name}'
 
 
 def require_teacher(teacher: Any, relations: bool, fitting: str) -> None:
@@ -110,15 +110,14 @@ def require_teacher(teacher: Any, relations: bool, fitting: str) -> None:
     """
     what = 'the queries, keys and values of a block' if relations else 'tokens'
     require(
-        isinstance(teacher, (FrozenTeacher, CachedTeacher))
-        and teacher.gives_relations == relations,
+        isinstance(teacher, FrozenTeacher) and teacher.gives_relations == relations,
         f'target_generator.type={type(teacher).__name__} does not hand out {what}: use '
         f'{fitting}',
     )
 
 
 def require_grid(
-    teacher: nn.Module, grid: tuple[int, int], resizes: bool, otherwise: str
+    teacher: FrozenTeacher, grid: tuple[int, int], resizes: bool, otherwise: str
 ) -> None:
     """Refuse a teacher with another grid of patches than the student's.
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from medic_mm.errors import UserError
 from medic_mm.masking import masked_count
-from medic_mm.models.vit.patch_attention import patch_attention
+from medic_mm.models.teachers import FrozenTeacher
 from medic_mm.pictures.commands.mask_settings import find_mask_transform
 from medic_mm.pictures.common import (
     as_pictures,
@@ -99,7 +99,7 @@ def read_attended(
 
 
 def _attend(
-    student: Student, teacher: nn.Module | None, inputs: Tensor, notes: list[str]
+    student: Student, teacher: FrozenTeacher | None, inputs: Tensor, notes: list[str]
 ) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
     """Images as shown, the teacher's attention on them and its grid; may add a note."""
     pictures, maps, grid = [], [], (0, 0)
@@ -108,12 +108,13 @@ def _attend(
         if teacher is None:
             continue
         try:
-            attention, grid = patch_attention(teacher, batch, mean, std)
+            attention = teacher.patch_attention(batch, mean, std)
         except ValueError as error:
             notes.append(f'The teacher is left out: {error}.')
             teacher = None
         else:
             maps.append(attention)
+            grid = teacher.native_grid
     return torch.cat(pictures), torch.cat(maps) if maps else None, grid
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from medic_mm.errors import UserError
-from medic_mm.pictures.attention import (
+from medic_mm.models.teachers import FrozenTeacher
+from medic_mm.models.vit.attention import (
     ClassAttention,
     choose_block,
     join_batches,
     student_attention,
-    teacher_attention,
 )
 from medic_mm.pictures.attention_figures import draw_attention, draw_overview
 from medic_mm.pictures.common import (
@@ -87,7 +87,7 @@ def visualize_attention(
 
 
 def _read(
-    student: Student, teacher: nn.Module | None, inputs: Tensor, block: int
+    student: Student, teacher: FrozenTeacher | None, inputs: Tensor, block: int
 ) -> tuple[Tensor, list[ClassAttention], list[str]]:
     """Images as shown, the maps of both sides, and notes."""
     pictures: list[Tensor] = []
@@ -100,7 +100,7 @@ def _read(
         if teacher is None:
             continue
         try:
-            teachers.append(teacher_attention(teacher, images, mean, std))
+            teachers.append(teacher.class_attention(images, mean, std))
         except ValueError as error:
             notes.append(f'The teacher is left out: {error}.')
             teacher = None

@@ -117,10 +117,10 @@ class TestRelations:
 
     def test_attention_of_the_class_token(self, teacher, weights, images):
         _, blocks = plain_mae.encode(weights, images)
-        query, key, _ = blocks[3]
+        query, key, _ = blocks[teacher.block - 1]
         logits = query @ key.transpose(-2, -1) / 8**0.5
         expected = logits.softmax(-1)[:, :, 0, 1:]
-        got = teacher.attention_of(images, MEAN, STD, block=4)
+        got = teacher.class_attention(images, MEAN, STD).weights.flatten(2)
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
     def test_what_it_says_of_itself(self, teacher, weights):
@@ -381,7 +381,7 @@ class TestFrozen:
         for use in (
             lambda: ask(teacher, images),
             lambda: teacher.decode(torch.zeros(1, 17, 16)),
-            lambda: teacher.attention_of(images, MEAN, STD),
+            lambda: teacher.class_attention(images, MEAN, STD),
         ):
             with pytest.raises(RuntimeError, match='has no weights yet'):
                 use()
@@ -404,5 +404,5 @@ class TestFrozen:
         assert one.mask_token.abs().sum() > 0
 
     def test_attention_is_no_part_of_the_output(self, teacher, images):
-        with pytest.raises(ValueError, match='use attention_of'):
+        with pytest.raises(ValueError, match='use patch_attention'):
             teacher(images, MEAN, STD, attention=True)

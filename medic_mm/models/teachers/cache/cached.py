@@ -12,11 +12,12 @@ from medic_mm.checks import require, require_number
 from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
 from medic_mm.models.teachers.cache.file import DTYPES, TokenTable, read_token_file
+from medic_mm.models.vit.attention import ClassAttention
 from medic_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class CachedTeacher(nn.Module):
+class CachedTeacher(FrozenTeacher):
     """Stands in for a frozen teacher and looks its outputs up by image and view.
 
     It takes the place of the teacher in the model; ``FixedView`` around the random
@@ -68,7 +69,8 @@ class CachedTeacher(nn.Module):
         in_memory_gb: float = 2.0,
         attention: bool = False,
     ) -> None:
-        super().__init__()
+        # no network of its own: the teacher behind it has one
+        nn.Module.__init__(self)
         require(
             dtype in DTYPES,
             f"dtype={dtype!r} of CachedTeacher is unknown: use 'float16' or 'float32'",
@@ -76,7 +78,7 @@ class CachedTeacher(nn.Module):
         require_number(self, 'in_memory_gb', in_memory_gb, low=0, infinite=True)
         built = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         require(
-            isinstance(built, FrozenTeacher),
+            isinstance(built, FrozenTeacher) and built.uncached is built,
             f'teacher.type={type(built).__name__} of CachedTeacher is not a frozen '
             "teacher: use 'medic_mm.OpenCLIPTeacher' or 'medic_mm.TimmTeacher'",
         )
@@ -102,8 +104,6 @@ class CachedTeacher(nn.Module):
         self._table: TokenTable | None = None
         self._num_views = 0
 
-    gives_relations = False
-
     @property
     def gives_attention(self) -> bool:
         """Whether the cache keeps attention."""
@@ -113,6 +113,18 @@ class CachedTeacher(nn.Module):
     def teacher(self) -> FrozenTeacher:
         """The teacher itself, for images that are not in the cache."""
         return self._held[0]
+
+    uncached = teacher
+
+    @property
+    def network(self) -> nn.Module:
+        """The teacher's network."""
+        return self.teacher.network
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the teacher runs with random weights."""
+        return self.teacher.random_weights
 
     @property
     def ready(self) -> bool:
@@ -131,6 +143,16 @@ class CachedTeacher(nn.Module):
     def fingerprint(self) -> str:
         """The teacher's fingerprint."""
         return self.teacher.fingerprint()
+
+    def class_attention(
+        self, images: Tensor, mean: Tensor, std: Tensor
+    ) -> ClassAttention:
+        """The teacher's, computed afresh."""
+        return self.teacher.class_attention(images, mean, std)
+
+    def patch_attention(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The teacher's, computed afresh."""
+        return self.teacher.patch_attention(images, mean, std)
 
     def attach(self, path: Path, key: str, num_views: int) -> None:
         """Answer from the file ``path``: row ``i * num_views + v`` is image i's view v.
@@ -228,9 +250,6 @@ class CachedTeacher(nn.Module):
                 f'the cache in cache_dir={str(self.cache_dir)!r} to fill it again'
             )
         return index
-
-    def __deepcopy__(self, memo: dict) -> CachedTeacher:
-        return self
 
 
 def _require_attention(teacher: FrozenTeacher) -> None:
