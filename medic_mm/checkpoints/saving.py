@@ -1,20 +1,63 @@
-"""Write files of weights, as a whole or not at all."""
+"""Write files as a whole or not at all; weights with a description of their run."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-#: Endings of the files that can be written.
+#: Endings of the files of weights that can be written.
 SUFFIXES = ('.safetensors', '.pth', '.pt')
 
 #: Where ``.pth`` files keep the description, below ``meta``.
 DESCRIPTION = 'medic_mm'
+
+
+def write_whole(
+    path: str | os.PathLike, content: str | bytes | Callable[[Path], object]
+) -> None:
+    """Write a file so that a stop at any moment leaves the old one, or the new one.
+
+    The draft lies beside the file, is synced to disk and renamed. Folders are made
+    where needed.
+
+    Args:
+        path: The file.
+        content: A text (UTF-8; bytes of file names that are not, as they are), bytes,
+            or a function that writes the draft whose path it is given.
+
+    Raises:
+        OSError: where the file cannot be written; the draft is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        if isinstance(content, str):
+            content = content.encode('utf-8', 'surrogateescape')
+        if isinstance(content, bytes):
+            draft.write_bytes(content)
+        else:
+            draft.touch()
+            mode = draft.stat().st_mode
+            content(draft)
+            draft.chmod(mode)  # safetensors makes files that only their owner can read
+        with draft.open('rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike, content: Any, indent: int = 2) -> None:
+    """Write a JSON file by :func:`write_whole`."""
+    write_whole(path, json.dumps(content, indent=indent) + '\n')
 
 
 def save_weights(
@@ -22,44 +65,31 @@ def save_weights(
     path: str | os.PathLike,
     description: Mapping[str, str],
     meta: Mapping[str, Any] | None = None,
-    key: str = '',
+    key: str = 'state_dict',
 ) -> None:
-    """Write weights and what is known of them.
-
-    A stop at any moment leaves the old file, or the new one, never a part of it.
+    """Write weights and what is known of them, by :func:`write_whole`.
 
     Args:
         weights: By name.
         path: A file with one of :data:`SUFFIXES`; its folder is made where needed.
         description: Texts by name: the metadata of ``.safetensors``, or
             ``meta['medic_mm']`` in ``.pth``, where ``config`` is ``meta['cfg']``, as
-            MMEngine has it.
+            mmengine has it.
         meta: More of ``meta``, for ``.pth`` only.
-        key: Where ``.pth`` keeps the weights; ``''`` is ``'state_dict'``.
+        key: Where ``.pth`` keeps the weights.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     own = _own(weights)
-    try:
-        part.touch()
-        mode = part.stat().st_mode
-        if path.suffix == '.safetensors':
-            from safetensors.torch import save_file
+    if Path(path).suffix == '.safetensors':
+        from safetensors.torch import save_file
 
-            save_file(own, part, {'format': 'pt', **description})
-        else:
-            known = dict(description)
-            about = {**(meta or {}), DESCRIPTION: known}
-            if 'config' in known:
-                about['cfg'] = known.pop('config')
-            torch.save({'meta': about, key or 'state_dict': own}, part)
-        part.chmod(mode)  # safetensors makes files that only their owner can read
-        with part.open('rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        metadata = {'format': 'pt', **description}
+        write_whole(path, lambda draft: save_file(own, draft, metadata))
+        return
+    known = dict(description)
+    about: dict[str, Any] = {**(meta or {}), DESCRIPTION: known}
+    if 'config' in known:
+        about['cfg'] = known.pop('config')
+    write_whole(path, lambda draft: torch.save({'meta': about, key: own}, draft))
 
 
 def _own(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,3 +108,15 @@ def _own(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         taken.add(value.untyped_storage().data_ptr())
         own[name] = value
     return own
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to disk, where the system lets a folder be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

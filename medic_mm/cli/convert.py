@@ -11,17 +11,24 @@ from typing import Any
 
 from torch import Tensor
 
+from medic_mm.checkpoints.conversion import LAYOUTS, TARGETS, convert_weights
 from medic_mm.checkpoints.description import describe_run, read_description
-from medic_mm.checkpoints.grid import KEY as GRID
-from medic_mm.checkpoints.grid import Grid, find_grid, grid_text, recorded_grid
-from medic_mm.checkpoints.key_maps import LAYOUTS, TARGETS, convert_weights
-from medic_mm.checkpoints.loading import (
+from medic_mm.checkpoints.reading import (
     WEIGHT_KEYS,
     find_weights,
     read_checkpoint,
 )
-from medic_mm.checkpoints.resize import positions_in, resize_weights, resized_grid
 from medic_mm.checkpoints.saving import SUFFIXES, save_weights
+from medic_mm.checkpoints.sizes import (
+    GRID_KEY,
+    Grid,
+    find_grid,
+    grid_text,
+    positions_in,
+    recorded_grid,
+    resize_weights,
+    resized_grid,
+)
 from medic_mm.errors import FileError, UserError
 
 __all__ = ['LAYOUTS', 'TARGETS', 'FileConversion', 'convert_file']
@@ -137,14 +144,16 @@ def convert_file(
     for name, size in (('img_size', img_size), ('patch_size', patch_size)):
         if size is not None:
             description[name] = str(size)
-    description.pop(GRID, None)
+    description.pop(GRID_KEY, None)
     if grid and not note:
         new_grid = resized_grid(done.weights, grid, img_size, patch_size)
-        description[GRID] = grid_text(new_grid)
+        description[GRID_KEY] = grid_text(new_grid)
     if note:
         logging.getLogger(__name__).warning(note)
     plain = _plain(meta) if isinstance(meta, Mapping) else {}
-    save_weights(resized, dest, description, plain, key='model' if to == 'mae' else '')
+    save_weights(
+        resized, dest, description, plain, key='model' if to == 'mae' else 'state_dict'
+    )
     return FileConversion(
         path=dest,
         source=done.source,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medic_mm.checkpoints.config_text import read_config_file
+from medic_mm.checkpoints.openmmlab import read_config_file
 from medic_mm.errors import UserError
 from medic_mm.export.architecture import describe_backbone
 from medic_mm.export.source import read_source

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 
-from medic_mm.checkpoints.values import not_finite, unusable
+from medic_mm.checkpoints.strict import not_finite, unusable
 from medic_mm.helpers import listed
 
 #: What a checkpoint needs for resuming, beside weights and optimizer.

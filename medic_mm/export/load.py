@@ -13,7 +13,7 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 
 from medic_mm.checkpoints import read_state_dict
-from medic_mm.checkpoints.values import require_numbers
+from medic_mm.checkpoints.strict import require_numbers
 from medic_mm.errors import FileError, MissingFileError, UserError
 from medic_mm.export.preprocessing import build_transforms
 from medic_mm.export.source import read_source

@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from medic_mm.checkpoints.config_text import parse_config_text, read_config_file
-from medic_mm.checkpoints.description import read_description
-from medic_mm.checkpoints.grid import Grid, config_grid, grid_text, recorded_grid
-from medic_mm.checkpoints.loading import find_weights, read_checkpoint
+from medic_mm.checkpoints.description import (
+    parse_config_text,
+    read_description,
+)
+from medic_mm.checkpoints.reading import find_weights, read_checkpoint
+from medic_mm.checkpoints.sizes import Grid, config_grid, grid_text, recorded_grid
 from medic_mm.errors import FileError, MissingFileError
 from medic_mm.helpers import listed
 
@@ -131,6 +133,8 @@ def _settings(
     if given is not None:
         if not Path(given).is_file():
             raise MissingFileError(f'config {str(given)!r} does not exist')
+        from medic_mm.checkpoints.openmmlab import read_config_file  # needs mmengine
+
         return _plain(read_config_file(given))
     if isinstance(in_checkpoint, Mapping):
         return _plain(in_checkpoint)

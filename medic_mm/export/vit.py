@@ -8,7 +8,7 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from medic_mm.checkpoints.key_maps import convert_keys
+from medic_mm.checkpoints.conversion import convert_keys
 from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.errors import FileError, UserError
 from medic_mm.export.architecture import Architecture, describe_backbone

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from medic_mm.checkpoints.config_text import read_config_file
+from medic_mm.checkpoints.openmmlab import read_config_file
 from medic_mm.errors import UserError
 from medic_mm.runs.page import Extras, render_page
 from medic_mm.runs.results import Result, find_results, read_result

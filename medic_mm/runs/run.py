@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.checkpoints.description import parse_config_text
 from medic_mm.errors import UserError
 from medic_mm.runs.charts import Curve
 from medic_mm.runs.log import Log, read_log

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from medic_mm.checkpoints.loading import read_checkpoint
+from medic_mm.checkpoints.reading import read_checkpoint
 from medic_mm.errors import FileError, MissingFileError, UserError
 from medic_mm.helpers import type_name
 

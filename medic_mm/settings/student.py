@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.pretrained import is_pretrained, load_pretrained
+from medic_mm.checkpoints.openmmlab import is_pretrained, load_pretrained
 from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name

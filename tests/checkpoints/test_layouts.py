@@ -240,7 +240,7 @@ class TestWhatIsLeftOut:
 
     def test_a_tower_of_open_clip_is_no_target(self) -> None:
         assert set(LAYOUTS) - set(TARGETS) == {'open_clip'}
-        with pytest.raises(ValueError, match="target='open_clip' is no known layout"):
+        with pytest.raises(ValueError, match="='open_clip' is not a known layout"):
             convert_keys({}, 'mmpretrain', 'open_clip')
 
     @pytest.mark.parametrize('whole', [False, True])

@@ -115,21 +115,21 @@ def test_torn_files(tmp_path: Path, suffix: str, kept: float) -> None:
     whole = path.read_bytes()
     length = kept if isinstance(kept, int) else int(len(whole) * kept)
     path.write_bytes(whole[:length])
-    with pytest.raises(RuntimeError, match=f'{path} is incomplete or no '):
+    with pytest.raises(RuntimeError, match=f'{path} is incomplete or not a '):
         read_checkpoint(path)
 
 
 def test_other_files(tmp_path: Path) -> None:
     text = tmp_path / 'page.pth'
     text.write_text('<html>Not found</html>')
-    with pytest.raises(RuntimeError, match='incomplete or no checkpoint'):
+    with pytest.raises(RuntimeError, match='incomplete or not a checkpoint'):
         read_checkpoint(text)
     torch.save([torch.ones(1)], tmp_path / 'list.pth')
     with pytest.raises(RuntimeError, match='holds a list, not a dictionary'):
         read_checkpoint(tmp_path / 'list.pth')
     with pytest.raises(FileNotFoundError, match='does not exist'):
         read_checkpoint(tmp_path / 'none.pth')
-    with pytest.raises(FileNotFoundError, match='is no file'):
+    with pytest.raises(FileNotFoundError, match='is not a file'):
         read_checkpoint(tmp_path)
 
 

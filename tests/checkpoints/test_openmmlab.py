@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 import medic_mm.registry  # noqa: F401  importing it registers the reader
-from medic_mm.checkpoints.config_text import read_config_file
+from medic_mm.checkpoints.openmmlab import read_config_file
 from medic_mm.errors import FileError, UserError
 
 

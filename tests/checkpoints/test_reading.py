@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medic_mm.checkpoints import read_checkpoint, read_state_dict
-from medic_mm.checkpoints.torchscript import TorchScript
+from medic_mm.checkpoints.pickled import TorchScript
 from medic_mm.errors import FileError, MissingFileError
 
 WEIGHTS = {'a': torch.arange(60_000.0).view(200, 300), 'b': torch.ones(3).half()}
@@ -132,7 +132,7 @@ def test_doubled_name_in_the_header_of_safetensors(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match='does not exist'):
         read_checkpoint(tmp_path / 'a.pth')
-    with pytest.raises(MissingFileError, match='is no file'):
+    with pytest.raises(MissingFileError, match='is not a file'):
         read_checkpoint(tmp_path)
 
 

@@ -10,7 +10,7 @@ import torch
 from mmpretrain.models.backbones import BEiTViT
 from torch import Tensor
 
-from medic_mm.checkpoints.relative_positions import (
+from medic_mm.checkpoints.backbone import (
     fit_relative_positions,
     resize_relative_positions,
 )
@@ -146,7 +146,7 @@ def test_without_an_index_a_square_is_assumed_and_said() -> None:
     weights = {
         k: v for k, v in network((16, 40)).state_dict().items() if 'index' not in k
     }
-    with pytest.raises(RuntimeError, match='30 rows, which is no square window'):
+    with pytest.raises(RuntimeError, match='30 rows, which is not a square window'):
         fit_relative_positions(weights, target.state_dict())
 
 

@@ -11,7 +11,7 @@ from mmpretrain.models.backbones import BEiTViT
 from torch import Tensor, nn
 
 from medic_mm.checkpoints import load_backbone
-from medic_mm.checkpoints.strict import check_weights, load_strictly
+from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.errors import FileError, UserError
 
 NAME = 'layers.1.attn.proj.weight'
@@ -51,7 +51,7 @@ def test_checking_changes_nothing() -> None:
     network, weights = Plain(), values(1)
     before = values(2)
     network.load_state_dict(before)
-    assert set(check_weights(network, weights, 'x').loaded) == set(weights)
+    assert set(load_strictly(network, weights, 'x', copy=False).loaded) == set(weights)
     assert unchanged(network, before)
     assert isinstance(network.first.weight, nn.Parameter)
 
@@ -94,9 +94,9 @@ def test_a_weight_that_is_not_one(kind: str) -> None:
     before = {k: v.clone() for k, v in network.state_dict().items()}
     change, sentence = FAULTS[kind]
     weights['first.weight'] = change(weights['first.weight'])
-    for function in (check_weights, load_strictly):
+    for copy in (False, True):
         with pytest.raises(FileError, match=f'^x does not fit: {sentence} ') as caught:
-            function(network, weights, 'x', 'Try another')
+            load_strictly(network, weights, 'x', 'Try another', copy=copy)
         assert 'first.weight' in str(caught.value)
         assert str(caught.value).endswith('Plain is left as it was. Try another')
     assert unchanged(network, before)

@@ -187,9 +187,9 @@ def only_decoder() -> dict:
 BAD = {
     'code': (write_code, r'carries pickled code \((posix|nt)\.system\)'),
     'pickle': (write_pickle, r'is a pickle \(protocol \d\) .* was not loaded'),
-    'torn': (write_torn, 'is incomplete or no checkpoint'),
-    'empty': (lambda path: path.touch(), 'is incomplete or no checkpoint'),
-    'missing': (lambda path: None, 'does not exist or is no file'),
+    'torn': (write_torn, 'is incomplete or not a checkpoint'),
+    'empty': (lambda path: path.touch(), 'is incomplete or not a checkpoint'),
+    'missing': (lambda path: None, 'does not exist or is not a file'),
     'teacher': (
         writes({'target_generator.visual.proj': torch.ones(2)}),
         "of a teacher alone .*: give the student's checkpoint",
@@ -226,7 +226,7 @@ def test_bad_settings_are_refused(source: Path, tmp_path: Path) -> None:
         convert_file(source, source, 'timm')
     with pytest.raises(UserError, match='img_size=30 is not a multiple of patch'):
         convert_file(source, tmp_path / 'a.pth', 'timm', img_size=30)
-    with pytest.raises(UserError, match="target='beit' is no known layout"):
+    with pytest.raises(UserError, match="target='beit' is not a known layout"):
         convert_file(source, tmp_path / 'a.pth', 'beit')
     before = (tmp_path / 'old.pth').write_bytes(b'old')
     torn = tmp_path / 'torn.pth'

@@ -162,7 +162,7 @@ def test_code_in_the_config_of_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not mark.exists()
     text = f'import os\n{text}'
     path = save_checkpoint(tmp_path / 'import.pth', text, network(MASKED))
-    with pytest.raises(RuntimeError, match='line 1 is no setting'):
+    with pytest.raises(RuntimeError, match='line 1 is not a setting'):
         medic_mm.load_model(path)
 
 
@@ -180,7 +180,7 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
 def test_torn_file_is_refused(tmp_path: Path) -> None:
     path, _ = make_run(tmp_path, MASKED)
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(RuntimeError, match='is incomplete or no checkpoint'):
+    with pytest.raises(RuntimeError, match='is incomplete or not a checkpoint'):
         medic_mm.load_model(path)
 
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from medic_mm.checkpoints.pretrained import load_pretrained, take_pretrained
+from medic_mm.checkpoints.openmmlab import load_pretrained, take_pretrained
 from medic_mm.checkpoints.strict import LoadReport
 from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError

@@ -13,10 +13,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.backbone import fit_part
-from medic_mm.checkpoints.grid import recorded_grid
-from medic_mm.checkpoints.loading import find_weights
-from medic_mm.checkpoints.pretrained import load_pretrained, take_pretrained
-from medic_mm.checkpoints.strict import check_weights, misfit
+from medic_mm.checkpoints.openmmlab import load_pretrained, take_pretrained
+from medic_mm.checkpoints.reading import find_weights
+from medic_mm.checkpoints.sizes import recorded_grid
+from medic_mm.checkpoints.strict import load_strictly, misfit
 from medic_mm.engine.resume_state import (
     kept_settings,
     missing_state,
@@ -152,7 +152,9 @@ class StrictWeightsHook(Hook):
         advice = self._advice(names)
         remedy = 'Give one that was trained with this config'
         remedy += f', or {advice}' if advice else ''
-        report = check_weights(model, state, origin, remedy, self.partial, self.partial)
+        report = load_strictly(
+            model, state, origin, remedy, self.partial, self.partial, copy=False
+        )
         for note in notes:
             runner.logger.warning(note)
         if report.missing or report.unexpected:
@@ -169,7 +171,7 @@ class StrictWeightsHook(Hook):
         for name in self._unfit(model.state_dict(), found):
             del found[name], average[f'module.{name}']
         origin = f'checkpoint {path}: its moving average (ema_state_dict)'
-        check_weights(model, found, origin, '', self.partial, self.partial)
+        load_strictly(model, found, origin, '', self.partial, self.partial, copy=False)
 
     def _check_state(self, runner: Runner, checkpoint: dict, path: str) -> None:
         anew = f'start a new run from its weights by --cfg-options load_from={path}'

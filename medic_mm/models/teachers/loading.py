@@ -12,10 +12,10 @@ from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from medic_mm.checkpoints.grid import Grid, find_grid, interpolate, recorded_grid
-from medic_mm.checkpoints.loading import find_weights, read_checkpoint
-from medic_mm.checkpoints.torchscript import TorchScript
-from medic_mm.checkpoints.values import unusable
+from medic_mm.checkpoints.pickled import TorchScript
+from medic_mm.checkpoints.reading import find_weights, read_checkpoint
+from medic_mm.checkpoints.sizes import Grid, find_grid, interpolate, recorded_grid
+from medic_mm.checkpoints.strict import unusable
 from medic_mm.errors import MissingFileError
 
 # scalars that only OpenAI's archives hold; those weights were trained with QuickGELU

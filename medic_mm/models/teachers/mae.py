@@ -14,8 +14,7 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.strict import load_strictly
-from medic_mm.checkpoints.values import unusable
+from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.models.teachers.base import (

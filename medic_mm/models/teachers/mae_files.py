@@ -10,9 +10,9 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from medic_mm.checkpoints.key_maps import convert_weights
-from medic_mm.checkpoints.loading import read_checkpoint
-from medic_mm.checkpoints.surroundings import CLASSIFIER
+from medic_mm.checkpoints.conversion import convert_weights
+from medic_mm.checkpoints.other_code_bases import CLASSIFIER
+from medic_mm.checkpoints.reading import read_checkpoint
 from medic_mm.errors import FileError, UserError
 from medic_mm.helpers import listed
 from medic_mm.models.teachers.loading import WeightFile, read_weight_file

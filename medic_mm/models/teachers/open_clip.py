@@ -13,8 +13,7 @@ from open_clip.model import resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.strict import load_strictly
-from medic_mm.checkpoints.values import unusable
+from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,

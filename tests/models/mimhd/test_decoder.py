@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medic_mm.checkpoints.key_maps import convert_keys
+from medic_mm.checkpoints.conversion import convert_keys
 from medic_mm.masking import PatchSplit, gather_tokens, random_mask
 from medic_mm.models.mimhd.decoder import DualViewDecoder
 from medic_mm.models.teachers import MAETeacher

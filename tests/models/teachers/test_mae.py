@@ -18,7 +18,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medic_mm.checkpoints.key_maps import convert_keys
+from medic_mm.checkpoints.conversion import convert_keys
 from medic_mm.models.teachers import MAETeacher
 from medic_mm.registry import MODELS
 

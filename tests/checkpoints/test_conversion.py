@@ -9,7 +9,7 @@ from mmpretrain.models.necks import MAEPretrainDecoder
 from mmpretrain.models.selfsup import MAEViT
 from torch import nn
 
-from medic_mm.checkpoints.key_maps import convert_keys, detect_layout
+from medic_mm.checkpoints import convert_keys, detect_layout
 
 
 def host_mae(arch: dict | str = plain_mae.ARCH, **decoder) -> nn.ModuleDict:
@@ -108,5 +108,5 @@ def test_foreign_names_and_layouts_are_refused():
     weights = {**plain_mae.random_weights(), 'head.weight': torch.ones(1)}
     with pytest.raises(ValueError, match=r"1 of \d+ names .* 'mae': head\.weight"):
         convert_keys(weights, 'mae', 'mmpretrain')
-    with pytest.raises(ValueError, match="target='beit' is no known layout"):
+    with pytest.raises(ValueError, match="target='beit' is not a known layout"):
         convert_keys({}, 'mae', 'beit')

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from medic_mm.checkpoints.config_text import parse_config_text
+from medic_mm.checkpoints.description import parse_config_text
 
 
 @pytest.mark.parametrize(

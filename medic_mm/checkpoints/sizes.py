@@ -1,8 +1,9 @@
-"""Rows and columns of position embeddings: told by the file or the user."""
+"""Rows and columns of position embeddings, and weights for images of another size."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -14,30 +15,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medic_mm.checkpoints.config_text import parse_config_text
-from medic_mm.checkpoints.description import describe_run, read_description
+from medic_mm.checkpoints.description import (
+    describe_run,
+    parse_config_text,
+    read_description,
+)
 from medic_mm.errors import FileError, UserError
 
 Grid = tuple[int, int]
 
 #: Where a description keeps the grid, as ``'14x14'``.
-KEY = 'grid'
+GRID_KEY = 'grid'
 
 _POSITIONS = 'pos_embed'
+_ALL_POSITIONS = (
+    *(_POSITIONS, 'backbone.pos_embed'),
+    *('decoder_pos_embed', 'neck.decoder_pos_embed'),
+)
+_PATCHES = ('patch_embed.proj.weight', 'patch_embed.projection.weight')
+_DECODER = ('decoder_', 'mask_token', 'neck.')
 _HOW = (
     'say source_grid=(rows, columns), or convert it by tools/convert.py --source-grid'
 )
 
 
 def recorded_grid(path: str | os.PathLike, content: Mapping[str, Any]) -> Grid | None:
-    """The grid that a file tells: its description, its config, or one in its folder.
+    """The grid that a file names: its description, its config, or one in its folder.
 
     Args:
         path: A checkpoint.
         content: What :func:`~medic_mm.checkpoints.read_checkpoint` made of it.
     """
     known = read_description(path) or describe_run(content)
-    if found := re.fullmatch(r'(\d+)x(\d+)', known.get(KEY, '')):
+    if found := re.fullmatch(r'(\d+)x(\d+)', known.get(GRID_KEY, '')):
         return int(found[1]), int(found[2])
     try:
         model = parse_config_text(known.get('config', '')).get('model')
@@ -131,9 +141,8 @@ def fit_positions(
         The weights, and sentences on what was assumed.
 
     Raises:
-        UserError: as :func:`find_grid`.
-        FileError: likewise; also where the number is the backbone's own and could be
-            either grid.
+        UserError, FileError: as :func:`find_grid`; also where the number is the
+            backbone's own and could be either grid.
     """
     own, value = own_grid(backbone), weights.get(_POSITIONS)
     shape = tuple(getattr(getattr(backbone, _POSITIONS, None), 'shape', ()))
@@ -154,19 +163,6 @@ def fit_positions(
     return fitted, [note] if note else []
 
 
-def _as_the_backbone(own: Grid, count: int, origin: str) -> str:
-    """A note, where as many patches cannot be another grid's as well."""
-    if math.isqrt(count) ** 2 == count:
-        raise FileError(
-            f'{_POSITIONS} of {origin} has {count} patches, which may be '
-            f'{grid_text(own)} as in the backbone, or a square: {_HOW}'
-        )
-    return (
-        f'{_POSITIONS} of {origin} has {count} patches: read as {grid_text(own)} as in '
-        'the backbone, which is assumed, since the file does not say it'
-    )
-
-
 def own_grid(backbone: nn.Module) -> Grid | None:
     """Rows and columns of patches that a backbone's own position embeddings have."""
     embed = getattr(backbone, 'patch_embed', None)
@@ -184,6 +180,117 @@ def interpolate(positions: Tensor, old: Grid, new: Grid, extra: int) -> Tensor:
     image = F.interpolate(image, new, mode='bicubic', align_corners=False)
     resized = image.permute(0, 2, 3, 1).flatten(1, 2)  # (1, L', D)
     return torch.cat([tokens, resized.to(tokens.dtype)], 1)
+
+
+def resize_weights(
+    weights: Mapping[str, Tensor],
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    source_grid: Sequence[int] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Fit weights to images or patches of another size.
+
+    Position embeddings are interpolated (bicubic; the class token's is kept): enlarged
+    they are what mmpretrain, mmseg and the official MAE make of them on loading, shrunk
+    they are smoothed as well, as timm does. The patch embedding is resized by the
+    pseudo-inverse of the interpolation of images (FlexiViT, arXiv 2212.08013): with
+    larger patches on images enlarged as much, the tokens stay the same. Both are timm's
+    functions.
+
+    Args:
+        weights: In any layout but ``'open_clip'``, with square patches.
+        img_size: Pixels a side of a square image; None keeps that of the weights.
+        patch_size: Pixels a side; None keeps it.
+        source_grid: Rows and columns of patches that ``weights`` are for. Default: a
+            square, which the log says.
+
+    Returns:
+        The weights, and names left out, each with a reason: a decoder, where the
+        patches that it predicts have another size now.
+
+    Raises:
+        UserError: for weights without patch embedding or absolute positions, with
+            relative ones, or a size that does not divide; for a number of patches that
+            is not that of ``source_grid``, or without it not a square.
+    """
+    if img_size is None and patch_size is None:
+        return dict(weights), {}
+    patches = _find(weights, *_PATCHES)
+    positions = _find(weights, _POSITIONS)
+    relative = [name for name in weights if 'relative_position' in name]
+    if patches is None or positions is None or relative:
+        problem = relative[0] if relative else 'no patch or position embedding'
+        raise UserError(
+            f'img_size={img_size}, patch_size={patch_size}: the weights cannot be '
+            f'resized ({problem}); only absolute position embeddings can'
+        )
+    old_patch = weights[patches].shape[-1]
+    grid, note = find_grid(
+        weights[positions].shape[1] - 1, positions, 'the weights', source_grid
+    )
+    if note:
+        logging.getLogger(__name__).warning(note)
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+
+    new = resized_grid(weights, grid, img_size, patch_size)
+    resized = dict(weights)
+    left_out: dict[str, str] = {}
+    if patch_size not in (None, old_patch):
+        reason = f'it predicts patches of {old_patch} pixels, not of {patch_size}'
+        left_out = {name: reason for name in weights if name.startswith(_DECODER)}
+        resized = {k: v for k, v in weights.items() if k not in left_out}
+        resized[patches] = resample_patch_embed(weights[patches], [patch_size] * 2)
+    smaller = new[0] < grid[0] or new[1] < grid[1]
+    for name in _ALL_POSITIONS if new != grid else ():
+        if name in resized:
+            resized[name] = resample_abs_pos_embed(
+                resized[name], list(new), list(grid), antialias=smaller
+            )
+    return resized, left_out
+
+
+def resized_grid(
+    weights: Mapping[str, Tensor],
+    grid: Grid,
+    img_size: int | None,
+    patch_size: int | None,
+) -> Grid:
+    """Rows and columns after :func:`resize_weights`, from those before.
+
+    Raises:
+        UserError: for a size that does not divide.
+    """
+    old_patch = weights[_find(weights, *_PATCHES) or ''].shape[-1]
+    patch = old_patch if patch_size is None else patch_size
+    sides = [side * old_patch if img_size is None else img_size for side in grid]
+    wrong = [side for side in sides if patch < 1 or side < 1 or side % patch]
+    if wrong:
+        raise UserError(f'img_size={wrong[0]} is not a multiple of patch_size={patch}')
+    return sides[0] // patch, sides[1] // patch
+
+
+def positions_in(weights: Mapping[str, Tensor]) -> str | None:
+    """Name of the absolute position embeddings, if there are any."""
+    return _find(weights, _POSITIONS)
+
+
+def _as_the_backbone(own: Grid, count: int, origin: str) -> str:
+    """A note, where as many patches cannot be another grid's as well."""
+    if math.isqrt(count) ** 2 == count:
+        raise FileError(
+            f'{_POSITIONS} of {origin} has {count} patches, which may be '
+            f'{grid_text(own)} as in the backbone, or a square: {_HOW}'
+        )
+    return (
+        f'{_POSITIONS} of {origin} has {count} patches: read as {grid_text(own)} as in '
+        'the backbone, which is assumed, since the file does not say it'
+    )
+
+
+def _find(weights: Mapping[str, Tensor], *names: str) -> str | None:
+    """The first of these names that is there, also below ``backbone.``."""
+    known = (*names, *map('backbone.{}'.format, names))
+    return next((name for name in known if name in weights), None)
 
 
 def _divided(image: Any, patch: Any) -> Grid | None:

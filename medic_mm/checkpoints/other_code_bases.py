@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from medic_mm.checkpoints.layouts import detect_layout, translate
-from medic_mm.checkpoints.surroundings import CLASSIFIER
-from medic_mm.checkpoints.values import require_numbers
+from medic_mm.checkpoints.strict import require_numbers
 from medic_mm.errors import FileError
 from medic_mm.helpers import listed
 
 _Weights = dict[str, Tensor]
+
+#: Why a fine-tuned network's last layer is left out.
+CLASSIFIER = 'classifier'
 
 # wrappers of torch: distributed training and torch.compile
 _WRAPPERS = ('module.', '_orig_mod.')
@@ -61,7 +63,7 @@ _HUGGING_FACE_BLOCK = (
 def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str, str]]:
     """Find the layout of a checkpoint, and rename what is in none of ours.
 
-    Beside the layouts themselves: weights of distributed or compiled networks
+    Besides the layouts themselves: weights of distributed or compiled networks
     (``module.``, ``_orig_mod.``), the released MEDiC and MaskDistill
     (``module.student.*``, or the student alone), TinyMIM (the official MAE's names),
     Hugging Face's ViT and ViTMAE, a bare ``VisionTransformer`` of mmpretrain, and a
@@ -85,7 +87,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> tuple[_Weights, str, dict[str
         return _from_released(weights)
     if any(map(_HUGGING_FACE.match, weights)):
         return _from_hugging_face(weights)
-    if _is_bare_host(weights):
+    if _is_bare_mmpretrain(weights):
         return below_backbone(weights), 'mmpretrain', {}
     if any(name.startswith('decode_head.') for name in weights) and any(
         re.fullmatch(r'backbone\.layers\.\d+\.gamma_1', name) for name in weights
@@ -147,7 +149,7 @@ def _join_biases(weights: _Weights) -> _Weights:
 
 
 def _to_beit(weights: _Weights) -> _Weights:
-    """The host's BEiT keeps these names, below ``backbone.``, but for the blocks."""
+    """mmpretrain's BEiT keeps these names, below ``backbone.``, but for the blocks."""
     found = []
     for name, value in weights.items():
         new = translate(name, 'timm', 'mmpretrain')
@@ -238,7 +240,7 @@ def below_backbone(weights: _Weights) -> _Weights:
     return below if fits else weights
 
 
-def _is_bare_host(weights: Mapping[str, Tensor]) -> bool:
+def _is_bare_mmpretrain(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are a network of mmpretrain's own, without ``backbone.``.
 
     Most of its names are mmseg's too; LayerScale and some norms are not.

@@ -7,6 +7,8 @@ import os
 import re
 import struct
 import warnings
+import zipfile
+from collections import Counter
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,14 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medic_mm.checkpoints.allowed import HISTORY, allowed_globals
-from medic_mm.checkpoints.archive import (
-    check_archive,
-    is_archive,
-    is_stored,
-    is_torchscript,
+from medic_mm.checkpoints.pickled import (
+    DAMAGED,
+    HISTORY,
+    allowed_globals,
+    read_torchscript,
 )
-from medic_mm.checkpoints.torchscript import read_torchscript
 from medic_mm.errors import FileError, MissingFileError
 from medic_mm.helpers import listed
 
@@ -38,7 +38,7 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
     Takes ``.safetensors``, what ``torch.save`` writes (as a zip archive, or in the
     format of torch before 1.6) and TorchScript archives. The content decides which it
     is, not the ending. Of ``torch.save`` files only tensors, plain values and what
-    :mod:`~medic_mm.checkpoints.allowed` names are accepted; a file that would run
+    :mod:`~medic_mm.checkpoints.pickled` names are accepted; a file that would run
     anything else is refused: there is no unsafe second attempt. The checksums of an
     archive are compared.
 
@@ -56,31 +56,19 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
         MissingFileError: for no such file.
         FileError: for a file that carries code, is damaged or not a checkpoint.
     """
-    path = require_file(path)
+    path = _require_file(path)
     try:
-        if is_archive(path):
-            entries = check_archive(path)
-            if is_torchscript(entries):
+        if _is_archive(path):
+            entries = _check_archive(path)
+            if any(entry.filename.endswith('/constants.pkl') for entry in entries):
                 return read_torchscript(path)
-            mappable = is_stored(entries) and path.suffix != '.safetensors'
-            return _read_torch(path, mmap and mappable)
-        if is_safetensors(path):
+            stored = all(e.compress_type == zipfile.ZIP_STORED for e in entries)
+            return _read_torch(path, mmap and stored and path.suffix != '.safetensors')
+        if _is_safetensors(path):
             return _read_safetensors(path)
     except OSError as error:
         raise FileError(f'checkpoint {path} cannot be read ({error})') from error
     return _read_torch(path, mmap=False)
-
-
-def require_file(path: str | os.PathLike) -> Path:
-    """A path with ``~`` expanded, where there is a file.
-
-    Raises:
-        MissingFileError: where there is none.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingFileError(f'checkpoint {path} does not exist or is no file')
-    return path
 
 
 def read_state_dict(path: str | os.PathLike, mmap: bool = False) -> dict[str, Tensor]:
@@ -130,7 +118,61 @@ def find_weights(path: str | os.PathLike, content: dict[str, Any]) -> dict[str, 
     return weights
 
 
-def is_safetensors(path: Path) -> bool:
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The metadata of a ``.safetensors`` file; empty for any other file.
+
+    Raises:
+        FileError: where the file is damaged.
+    """
+    path = _require_file(path)
+    if _is_archive(path) or not _is_safetensors(path):
+        return {}
+    return _header(path).get('__metadata__', {})
+
+
+def _require_file(path: str | os.PathLike) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingFileError(f'checkpoint {path} does not exist or is not a file')
+    return path
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive does; its end may be missing."""
+    with path.open('rb') as file:
+        return file.read(4) == b'PK\x03\x04'
+
+
+def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
+    """Entries of an archive, each compared with its checksum, which torch does not do.
+
+    A file written after ``torch.serialization.set_crc32_options(False)`` has zeros in
+    place of all checksums, and is taken as it is.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            unchecked = all(entry.CRC == 0 for entry in entries)
+            damaged = None if unchecked else archive.testzip()
+    except DAMAGED as error:  # NotImplementedError is a RuntimeError
+        raise FileError(
+            f'checkpoint {path} is incomplete or not a checkpoint ({error}): save or '
+            'fetch it again'
+        ) from error
+    if damaged is not None:
+        raise FileError(
+            f"checkpoint {path} is damaged: {damaged} differs from the archive's own "
+            'checksum; save or fetch it again'
+        )
+    counts = Counter(entry.filename for entry in entries)
+    if doubled := [name for name, count in counts.items() if count > 1]:
+        raise FileError(
+            f'checkpoint {path} has several entries of the same name: {listed(doubled)}'
+        )
+    return entries
+
+
+def _is_safetensors(path: Path) -> bool:
     """Whether a file is of safetensors, by its ending or its first bytes."""
     if path.suffix == '.safetensors':
         return True
@@ -141,18 +183,6 @@ def is_safetensors(path: Path) -> bool:
         and start[8:] == b'{'
         and 2 <= struct.unpack('<Q', start[:8])[0] <= _MOST_HEADER
     )
-
-
-def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The metadata of a ``.safetensors`` file; empty for any other file.
-
-    Raises:
-        FileError: where the file is damaged.
-    """
-    path = require_file(path)
-    if is_archive(path) or not is_safetensors(path):
-        return {}
-    return _header(path).get('__metadata__', {})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -168,10 +198,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # SafetensorError, KeyError for a dtype
-        raise FileError(
-            f'checkpoint {path} is incomplete or no safetensors file '
-            f'({_first_line(error)})'
-        ) from error
+        raise _not_safetensors(path, _first_line(error)) from error
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -185,19 +212,21 @@ def _header(path: Path) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise ValueError('its header does not name tensors')
     except (ValueError, struct.error, RecursionError) as error:
-        raise FileError(
-            f'checkpoint {path} is incomplete or no safetensors file ({error})'
-        ) from error
+        raise _not_safetensors(path, error) from error
     return header
 
 
+def _not_safetensors(path: Path, reason: object) -> FileError:
+    return FileError(
+        f'checkpoint {path} is incomplete or not a safetensors file ({reason})'
+    )
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = {name for name in names if names.count(name) > 1}
-        raise ValueError(f'it has {listed(sorted(doubled))} twice')
-    return found
+    counts = Counter(name for name, _ in pairs)
+    if doubled := sorted(name for name, count in counts.items() if count > 1):
+        raise ValueError(f'it has {listed(doubled)} twice')
+    return dict(pairs)
 
 
 def _read_torch(path: Path, mmap: bool) -> dict[str, Any]:
@@ -217,7 +246,7 @@ def _read_torch(path: Path, mmap: bool) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:
-        raise FileError(_explain(path, error)) from error
+        raise FileError(f'checkpoint {path} {_explain(path, error)}') from error
     if not isinstance(content, dict):
         raise FileError(
             f'checkpoint {path} holds a {type(content).__name__}, not a dictionary of '
@@ -227,33 +256,34 @@ def _read_torch(path: Path, mmap: bool) -> dict[str, Any]:
 
 
 def _explain(path: Path, error: Exception) -> str:
+    """Why torch did not load a file, after its name."""
     text = str(error)
     code = re.search(r'GLOBAL (\S+)|unrecognized function (.+)', text)
     if isinstance(error, UnpicklingError) and code:
         name = code[1] or code[2]
         if name == HISTORY:  # allowed where it can be imported
             return (
-                f'checkpoint {path} holds the training log of MMEngine '
-                '(HistoryBuffer), and the package mmengine is not installed: pip '
-                'install mmengine, or, where it is, export the checkpoint by '
-                'tools/export_hf.py or tools/convert.py, and give that file'
+                'holds the training log of MMEngine (HistoryBuffer), and the package '
+                'mmengine is not installed: pip install mmengine, or, where it is, '
+                'export the checkpoint by tools/export_hf.py or tools/convert.py, and '
+                'give that file'
             )
         return (
-            f'checkpoint {path} carries pickled code ({name}) and was not loaded: keep '
-            'only its tensors in the file, or convert it to .safetensors'
+            f'carries pickled code ({name}) and was not loaded: keep only its tensors '
+            'in the file, or convert it to .safetensors'
         )
     with path.open('rb') as file:
         start = file.read(2)
     if start[:1] == b'\x80' and start[1:] > b'\x02':
         return (
-            f'checkpoint {path} is a pickle (protocol {start[1]}) that torch.save did '
-            'not write and may carry code, so it was not loaded: keep only its tensors '
-            'in the file, or convert it to .safetensors'
+            f'is a pickle (protocol {start[1]}) that torch.save did not write and may '
+            'carry code, so it was not loaded: keep only its tensors in the file, or '
+            'convert it to .safetensors'
         )
     # torch's first lines advise to load the file unsafely
     detail = re.search(r'WeightsUnpickler error:\s*(.+)', text)
     reason = _first_line(detail[1] if detail else error)
-    return f'checkpoint {path} is incomplete or no checkpoint ({reason})'
+    return f'is incomplete or not a checkpoint ({reason})'
 
 
 def _first_line(error: Exception | str) -> str:
