@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from medic_mm.models.losses import relation_kl
 from medic_mm.models.losses.relation import relation_entropy
-from medic_mm.models.mimhd.balance import sinkhorn
-from medic_mm.models.mimhd.health import head_similarity, used_heads, weight_entropy
+from medic_mm.models.mimhd.adaptive import sinkhorn
+from medic_mm.models.mimhd.matching import head_similarity, used_heads, weight_entropy
 
 TOKENS, TEACHER_HEADS, STUDENT_HEADS, WIDTH = 64, 16, 12, 64
 #: Name to temperature and balance; None: uniform weights.

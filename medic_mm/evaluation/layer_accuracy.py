@@ -18,7 +18,7 @@ from medic_mm.registry import METRICS
 class LayerAccuracy(BaseMetric):
     """Top-1 accuracy in percent for each block, and the best one.
 
-    For :class:`~medic_mm.models.vit.layer_probe_head.LayerProbeHead`. The best block is
+    For :class:`~medic_mm.models.vit.probe.LayerProbeHead`. The best block is
     chosen on the
     images that it is measured on, as BEiT's protocol does, so it flatters by the
     spread between blocks.

@@ -16,11 +16,13 @@ from medic_mm.models.mimhd import backbone as relation_vit
 from medic_mm.models.mimhd import decoder
 from medic_mm.models.mimhd import head as mimhd_head
 from medic_mm.models.mimhd.adaptive import AdaptiveMatching
-from medic_mm.models.mimhd.average import AverageMatching
-from medic_mm.models.mimhd.one_to_one import OneToOneMatching
-from medic_mm.models.mimhd.relation_heads import RelationHeadMatching
-from medic_mm.models.mimhd.select import SelectMatching
-from medic_mm.models.vit import layer_probe_head, probe
+from medic_mm.models.mimhd.matching import (
+    AverageMatching,
+    OneToOneMatching,
+    RelationHeadMatching,
+    SelectMatching,
+)
+from medic_mm.models.vit import probe
 from medic_mm.registry import MODELS
 
 for _component in (
@@ -38,7 +40,6 @@ __all__ = [
     'data_preprocessor',
     'decoder',
     'evolved_masking',
-    'layer_probe_head',
     'masked_vit',
     'medic',
     'medic_head',

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from medic_mm.checks import require, require_number
 from medic_mm.masking import PatchSplit
 from medic_mm.models.teachers import MAETeacher
+from medic_mm.models.vit.fit import patch_size, require_pixels
 from medic_mm.registry import MODELS
 
 XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
@@ -35,7 +37,7 @@ class DualViewDecoder(BaseModule):
         init_cfg: How the adapter starts. Default: Xavier, as in MAE.
 
     Raises:
-        ValueError: for another number of views.
+        UserError: for another number of views.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class DualViewDecoder(BaseModule):
 
         Raises:
             RuntimeError: where the teacher has no weights or no decoder.
-            ValueError: where its widths are not those of this module.
+            UserError: where its widths are not those of this module.
         """
         if not teacher.ready:
             raise RuntimeError(
@@ -79,15 +81,16 @@ class DualViewDecoder(BaseModule):
                 'start_from(), or the mask token would not be the pre-trained one'
             )
         token = teacher.mask_token
-        for setting, own, wanted in (
-            ('teacher_dims', self.teacher_dims, teacher.embed_dims),
-            ('decoder_dims', self.decoder_dims, token.shape[-1]),
+        for name, wanted in (
+            ('teacher_dims', teacher.embed_dims),
+            ('decoder_dims', token.shape[-1]),
         ):
-            if own != wanted:
-                raise ValueError(
-                    f"{setting}={own} of DualViewDecoder must equal the teacher's "
-                    f'width, {wanted}'
-                )
+            given = getattr(self, name)
+            require(
+                given == wanted,
+                f"{name}={given} of DualViewDecoder must equal the teacher's width, "
+                f'{wanted}',
+            )
         self.mask_token.copy_(token)
 
     def forward(self, tokens: Tensor, split: PatchSplit, teacher: MAETeacher) -> Tensor:
@@ -122,3 +125,67 @@ class DualViewDecoder(BaseModule):
         second = torch.cat([cls_token, torch.where(hidden, patches, mask_token)], 1)
         of_first, of_second = teacher.decode(torch.cat([first, second])).chunk(2)
         return torch.where(hidden, of_first, of_second)
+
+
+def decoding_fits(model: nn.Module) -> None:
+    """The parts of a MIMHD that the pixel term needs, and what must equal what.
+
+    Without the term, the log says what is not trained.
+
+    Raises:
+        UserError: names the setting, its value and what would be right.
+    """
+    backbone, neck, teacher = model.backbone, model.neck, model.target_generator
+    if not model.head.uses('pixel'):
+        MMLogger.get_current_instance().info(
+            'The pixel weight is 0: neck and decoder are not built, and what follows '
+            'the queries, keys and values of block %d of the backbone is not trained. '
+            'With several processes set find_unused_parameters=True.',
+            model.student_block,
+        )
+        return
+    require(
+        neck is not None,
+        "the pixel term needs a decoder: set neck=dict(type='medic_mm."
+        "DualViewDecoder', ...), or head.weights.pixel=0",
+    )
+    require(
+        teacher.with_decoder,
+        'the pixel term needs the decoder of the teacher: set '
+        'target_generator.decoder=dict(embed_dims=512, depth=8, num_heads=16) as '
+        'its weights have it, or head.weights.pixel=0',
+    )
+    require(
+        backbone.final_norm,
+        'the decoder takes tokens after the final norm: set backbone.final_norm=True',
+    )
+    for name, wanted, owner in (
+        ('embed_dims', backbone.embed_dims, 'backbone'),
+        ('teacher_dims', teacher.embed_dims, 'teacher'),
+        ('decoder_dims', teacher.decoder_dims, "teacher's decoder"),
+    ):
+        given = getattr(neck, name)
+        require(
+            given == wanted,
+            f'neck.{name}={given} must equal the width of the {owner}, {wanted}',
+        )
+    require_pixels(model.head.pixel_loss, backbone)
+    patch = patch_size(backbone)
+    require(
+        teacher.patch_size == patch,
+        f'target_generator.patch_size={teacher.patch_size} must equal the patch size '
+        f'of the backbone, {patch}',
+    )
+    wanted, given = model.head.pixel_loss.norm_pix, teacher.norm_pix
+    require(
+        given in (wanted, None),  # None: random weights, which suit any pixels
+        f'head.pixel_loss.norm_pix={wanted} but the decoder of the teacher was trained '
+        f'with norm_pix={given}: set the head to {given}, since a frozen decoder cannot '
+        'change what it predicts',
+    )
+    hidden, (rows, columns) = model.num_hidden, backbone.patch_resolution
+    require(
+        0 < hidden < rows * columns,
+        f'mask_ratio={model.mask_ratio} hides {hidden} of {rows * columns} patches: it '
+        'must leave each view at least one patch and hide at least one from it',
+    )

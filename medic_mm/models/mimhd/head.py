@@ -1,4 +1,4 @@
-"""MIM-HD's head: relation terms over matched heads, the pixel term, their health."""
+"""MIM-HD's head: relation terms over matched heads, and the pixel term."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from medic_mm.checks import require_number
-from medic_mm.errors import UserError
+from medic_mm.checks import require, require_number
+from medic_mm.datasets.data_preprocessor import require_rgb, require_statistics
 from medic_mm.models.losses import relation_cross_entropy, relation_kl, relation_mse
 from medic_mm.models.losses.weights import term_weights
-from medic_mm.models.mimhd.health import head_similarity, used_heads, weight_entropy
-from medic_mm.models.mimhd.matching import HeadMatching, Matched
+from medic_mm.models.mimhd.backbone import RelationViT
+from medic_mm.models.vit.fit import (
+    require_dividing_heads,
+    require_grid,
+    require_teacher,
+)
 from medic_mm.models.vit.qkv import QKV
 from medic_mm.registry import MODELS
 
@@ -45,12 +49,12 @@ class MIMHDHead(BaseModule):
         include_cls: Relations with the class token's row and column.
         head_reduction: ``'mean'`` over student heads, or ``'sum'``, the paper's Eq. 7
             literally, which is larger by the number of heads.
-        pixel_loss: Component with ``loss(prediction, images, mask)``. Default: the
-            host's ``MAEPretrainHead`` with ``norm_pix=True`` and patches of 16.
-        init_cfg: The host's initialisation settings.
+        pixel_loss: Component with ``loss(prediction, images, mask)``. Default:
+            mmpretrain's ``MAEPretrainHead`` with ``norm_pix=True`` and patches of 16.
+        init_cfg: mmengine's initialisation settings.
 
     Raises:
-        ValueError: for an unknown relation, distance or reduction, and for weights that
+        UserError: for an unknown relation, distance or reduction, and for weights that
             are unknown, missing, negative or all 0.
     """
 
@@ -69,10 +73,24 @@ class MIMHDHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        relations = _check_relations(relations)
-        _check_choice('distance', distance, DISTANCES)
-        _check_choice('head_reduction', head_reduction, REDUCTIONS)
-        self.weights = _check_weights(weights, relations)
+        # a word such as 'qk' is a sequence of strings, too
+        named = (relations,) if isinstance(relations, str) else tuple(relations)
+        pairs = all(len(name) == 2 and set(name) <= set('qkv') for name in named)
+        require(
+            named and pairs and len(set(named)) == len(named),
+            f'relations={named} of MIMHDHead does not fit: name each pair of the '
+            "letters q, k and v once, for example ('qk', 'vv')",
+        )
+        for name, value, choices in (
+            ('distance', distance, tuple(DISTANCES)),
+            ('head_reduction', head_reduction, REDUCTIONS),
+        ):
+            require(
+                value in choices,
+                f'{name}={value!r} of MIMHDHead is unknown: use one of '
+                f'{", ".join(map(repr, choices))}',
+            )
+        self.weights = _complete_weights(weights, named)
         for name, value, low in (
             ('student_heads', student_heads, 1),
             ('teacher_heads', teacher_heads, 1),
@@ -82,7 +100,7 @@ class MIMHDHead(BaseModule):
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
         self.num_tokens = num_tokens
-        self.relations = tuple(name for name in relations if self.uses(name))
+        self.relations = tuple(name for name in named if self.uses(name))
         self.distance = DISTANCES[distance]
         self.include_cls = include_cls
         self.head_reduction = head_reduction
@@ -111,7 +129,7 @@ class MIMHDHead(BaseModule):
         """Refuse widths of the distilled blocks that the matching cannot work with.
 
         Raises:
-            ValueError: says which.
+            UserError: says which.
         """
         for matching in self.matchings.values():
             matching.check_widths(student, teacher)
@@ -129,7 +147,7 @@ class MIMHDHead(BaseModule):
         Args:
             student: Of the student's distilled block, ``(B, M2, N, d)`` each, class
                 token first; not read without relations.
-            teacher: Likewise of the teacher's, ``(B, M1, N, d')`` each.
+            teacher: The same of the teacher, ``(B, M1, N, d')`` each.
             pixels: Decoder output ``(B, L, p * p * 3)``, for the pixel term.
             hidden: bool ``(B, L)``, the patches that count; None for all of them.
             images: The student's normalised images ``(B, 3, H, W)``, for the pixel
@@ -144,17 +162,19 @@ class MIMHDHead(BaseModule):
             of the student's heads (absent for a single head).
 
         Raises:
-            ValueError: where heads or tokens are not as declared.
+            UserError: where heads or tokens are not as declared.
         """
         raw: dict[str, Tensor] = {}
         health: dict[str, Tensor] = {}
-        if self.uses_relations and not self.include_cls:
+        if self.relations and not self.include_cls:
             student, teacher = student.without_cls(), teacher.without_cls()
         for name in self.relations:
             matching = self.matchings[name]
             matched = matching(student.pair(name), teacher.pair(name), self.distance)
-            raw[name] = self._reduce(matched.loss, matching)
-            health.update(_health(name, matched))
+            summed = self.head_reduction == 'sum'
+            raw[name] = matched.loss * (matching.matched_heads if summed else 1)
+            for key, value in matched.health().items():
+                health[f'{key}_{name}'] = value
         if self.uses(PIXEL):
             mask = None if hidden is None else hidden.float()
             raw[PIXEL] = self.pixel_loss.loss(pixels.float(), images.float(), mask)
@@ -164,61 +184,80 @@ class MIMHDHead(BaseModule):
             **health,
         }
 
-    def _reduce(self, loss: Tensor, matching: HeadMatching) -> Tensor:
-        if self.head_reduction == 'sum':
-            return loss * matching.matched_heads
-        return loss
+
+def relations_fit(model: nn.Module) -> None:
+    """The parts of a MIMHD that the relations need, and what must equal what.
+
+    Raises:
+        UserError: names the setting, its value and what would be right.
+    """
+    backbone, head, teacher = model.backbone, model.head, model.target_generator
+    block = model.student_block
+    require_number(model, 'student_block', block, integer=True)
+    require_number(model, 'mask_ratio', model.mask_ratio, above=0, below=1)
+    require(
+        isinstance(backbone, RelationViT),
+        f'backbone.type={type(backbone).__name__} does not hand out queries, keys '
+        "and values: use 'medic_mm.RelationViT'",
+    )
+    require(
+        1 <= block <= backbone.num_layers,
+        f'student_block={block} is out of range: the backbone has blocks 1 to '
+        f'{backbone.num_layers}',
+    )
+    require(
+        teacher is not None,
+        'MIMHD distils from a teacher: set target_generator, for example '
+        "dict(type='medic_mm.MAETeacher', ...)",
+    )
+    require_teacher(teacher, relations=True, fitting="'medic_mm.MAETeacher'")
+    require_rgb(model.data_preprocessor)
+    require_statistics(model.data_preprocessor)
+    require_dividing_heads(model)
+    heads, grid = backbone.num_heads(block), tuple(backbone.patch_resolution)
+    for name, wanted, what in (
+        ('student_heads', heads, f'heads of block {block} of the backbone'),
+        ('teacher_heads', teacher.num_heads, 'heads of the teacher'),
+    ):
+        given = getattr(head, name)
+        require(
+            given == wanted,
+            f'head.{name}={given} must equal the number of {what}, {wanted}',
+        )
+    head.check_widths(backbone.embed_dims, teacher.embed_dims)
+    require_grid(
+        teacher,
+        grid,
+        resizes=False,
+        otherwise="relations need the teacher's grid, which is square: use a square "
+        'backbone.img_size',
+    )
+    length = 1 + grid[0] * grid[1]
+    require(
+        head.num_tokens == length,
+        f'head.num_tokens={head.num_tokens} must equal the number of tokens of the '
+        f'backbone with its class token, {length}',
+    )
 
 
-def _health(name: str, matched: Matched) -> dict[str, Tensor]:
-    numbers = {}
-    if matched.weights is not None:
-        numbers[f'entropy_{name}'] = weight_entropy(matched.weights)
-        numbers[f'used_heads_{name}'] = used_heads(matched.weights)
-    if matched.student_logits.shape[1] > 1:
-        numbers[f'cos_student_{name}'] = head_similarity(matched.student_logits)
-    return numbers
+def _complete_weights(
+    weights: dict[str, float] | None, relations: tuple[str, ...]
+) -> dict[str, float]:
+    if weights is None:
+        return {**dict.fromkeys(relations, 1.0), PIXEL: 0.1}
+    require(
+        set(weights) - {PIXEL} == set(relations),
+        f'weights of MIMHDHead has the terms {sorted(weights)}: it must name each '
+        f'relation in relations={relations}, may name {PIXEL!r}, and nothing else',
+    )
+    return term_weights('MIMHDHead', weights, (*relations, PIXEL))
 
 
 def _complete_pixel_loss(settings: dict | None) -> dict:
-    """The host's pixel head with MAE's squared error where no loss is named."""
+    """mmpretrain's pixel head with MAE's squared error where no loss is named."""
     if settings is None:
         settings = dict(type='mmpretrain.MAEPretrainHead', norm_pix=True, patch_size=16)
     if str(settings['type']).endswith('MAEPretrainHead') and 'loss' not in settings:
         squared = dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2')
         return dict(settings, loss=squared)
     return settings
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(
-            f'{name}={value!r} of MIMHDHead is unknown: use one of '
-            f'{", ".join(map(repr, choices))}'
-        )
-
-
-def _check_relations(relations: Sequence[str]) -> tuple[str, ...]:
-    # a word such as 'qk' is a sequence of strings too
-    names = (relations,) if isinstance(relations, str) else tuple(relations)
-    fitting = all(len(name) == 2 and set(name) <= set('qkv') for name in names)
-    if not names or not fitting or len(set(names)) < len(names):
-        raise UserError(
-            f'relations={names} of MIMHDHead does not fit: name each pair of the '
-            "letters q, k and v once, for example ('qk', 'vv')"
-        )
-    return names
-
-
-def _check_weights(
-    weights: dict[str, float] | None, relations: tuple[str, ...]
-) -> dict[str, float]:
-    if weights is None:
-        return {**dict.fromkeys(relations, 1.0), PIXEL: 0.1}
-    terms = (*relations, PIXEL)
-    if set(weights) - {PIXEL} != set(relations):
-        raise UserError(
-            f'weights of MIMHDHead has the terms {sorted(weights)}: it must name each '
-            f'relation in relations={relations}, may name {PIXEL!r}, and nothing else'
-        )
-    return term_weights('MIMHDHead', weights, terms)

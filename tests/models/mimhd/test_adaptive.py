@@ -14,10 +14,8 @@ from literal_relations import (
 )
 
 from medic_mm.models.losses import relation_kl
-from medic_mm.models.mimhd.adaptive import AdaptiveMatching
-from medic_mm.models.mimhd.balance import sinkhorn
-from medic_mm.models.mimhd.descriptors import DESCRIPTORS
-from medic_mm.models.mimhd.health import head_similarity, used_heads
+from medic_mm.models.mimhd.adaptive import DESCRIPTORS, AdaptiveMatching, sinkhorn
+from medic_mm.models.mimhd.matching import head_similarity, used_heads
 
 STUDENT_HEADS, TEACHER_HEADS = 3, 4
 

@@ -17,12 +17,17 @@ from medic_mm.errors import UserError
 from medic_mm.models import components as strategies
 from medic_mm.models.losses import relation_kl, relation_mse
 from medic_mm.models.mimhd.adaptive import AdaptiveMatching
-from medic_mm.models.mimhd.average import AverageMatching
-from medic_mm.models.mimhd.health import head_similarity, used_heads, weight_entropy
-from medic_mm.models.mimhd.matching import HeadMatching
-from medic_mm.models.mimhd.one_to_one import OneToOneMatching
-from medic_mm.models.mimhd.relation_heads import RelationHeadMatching
-from medic_mm.models.mimhd.select import SelectMatching, sharpest_heads
+from medic_mm.models.mimhd.matching import (
+    AverageMatching,
+    HeadMatching,
+    OneToOneMatching,
+    RelationHeadMatching,
+    SelectMatching,
+    head_similarity,
+    sharpest_heads,
+    used_heads,
+    weight_entropy,
+)
 
 DISTANCES = dict(kl=relation_kl, mse=relation_mse)
 

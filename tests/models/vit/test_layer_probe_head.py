@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 
 from medic_mm.errors import UserError
-from medic_mm.models.vit.layer_probe_head import LayerProbeHead
+from medic_mm.models.vit.probe import LayerProbeHead
 
 
 def samples(labels: list[int]) -> list[DataSample]:
