@@ -132,7 +132,5 @@ class MIMHD(BaseSelfSupervisor):
         statistics = self.data_preprocessor.mean, self.data_preprocessor.std
         if self._same_pixels:
             return images, *statistics
-        teacher = self.target_generator
-        return teacher.normalise(images, *statistics), *teacher.statistics(
-            images.device
-        )
+        own = self.target_generator.statistics(images.device)
+        return self.target_generator.normalise(images, *statistics), *own

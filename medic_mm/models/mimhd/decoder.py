@@ -179,9 +179,9 @@ def decoding_fits(model: nn.Module) -> None:
     wanted, given = model.head.pixel_loss.norm_pix, teacher.norm_pix
     require(
         given in (wanted, None),  # None: random weights, which suit any pixels
-        f'head.pixel_loss.norm_pix={wanted} but the decoder of the teacher was trained '
-        f'with norm_pix={given}: set the head to {given}, since a frozen decoder cannot '
-        'change what it predicts',
+        f'head.pixel_loss.norm_pix={wanted} but the decoder of the teacher was '
+        f'trained with norm_pix={given}: set the head to {given}, since a frozen '
+        'decoder cannot change what it predicts',
     )
     hidden, (rows, columns) = model.num_hidden, backbone.patch_resolution
     require(

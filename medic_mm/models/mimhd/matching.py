@@ -1,4 +1,4 @@
-"""Which student head learns from which teacher heads: base, and the fixed strategies."""
+"""Which student head learns from which teacher heads, without learned weights."""
 
 from __future__ import annotations
 
@@ -54,11 +54,10 @@ class Matched:
         :func:`weight_entropy` and :func:`used_heads`; ``cos_student`` (absent for a
         single head) is :func:`head_similarity`.
         """
-        numbers, weights = {}, self.weights
-        if weights is not None:
-            numbers.update(
-                entropy=weight_entropy(weights), used_heads=used_heads(weights)
-            )
+        numbers = {}
+        if self.weights is not None:
+            numbers['entropy'] = weight_entropy(self.weights)
+            numbers['used_heads'] = used_heads(self.weights)
         if self.student_logits.shape[1] > 1:
             numbers['cos_student'] = head_similarity(self.student_logits)
         return numbers

@@ -117,6 +117,7 @@ class MAETeacher(FrozenTeacher):
             input_norm=input_norm,
             random_weights=random_weights,
         )
+        self.with_decoder = decoder is not None
         self.arch = arch
         self.weights = weights
         self.block = block
@@ -129,11 +130,6 @@ class MAETeacher(FrozenTeacher):
             f'block={block} is out of range: arch={arch!r} has {depth} blocks, so use '
             f'1 to {depth}',
         )
-
-    @property
-    def with_decoder(self) -> bool:
-        """Whether the decoder was built."""
-        return 'neck' in self.network
 
     @property
     def decoder_dims(self) -> int | None:
@@ -190,9 +186,7 @@ class MAETeacher(FrozenTeacher):
 
     def embed_for_decoder(self, tokens: Tensor) -> Tensor:
         """Encoder tokens to the decoder's width: ``(B, N, D)`` -> ``(B, N, D')``."""
-        self._require_weights()
-        self._follow(tokens.device)
-        return self._decoder.decoder_embed(tokens)
+        return self._decoder_on(tokens.device).decoder_embed(tokens)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Pixels of all patches, with gradients to ``tokens``.
@@ -204,9 +198,7 @@ class MAETeacher(FrozenTeacher):
         Returns:
             ``(B, L, patch_size ** 2 * 3)``, in the pixel space of :attr:`norm_pix`.
         """
-        self._require_weights()
-        self._follow(tokens.device)
-        decoder = self._decoder
+        decoder = self._decoder_on(tokens.device)
         tokens = tokens + decoder.decoder_pos_embed
         for layer in decoder.decoder_blocks:
             tokens = layer(tokens)
@@ -226,6 +218,12 @@ class MAETeacher(FrozenTeacher):
                 f'such as {full_file(self.arch)}'
             )
         return self.network['neck']
+
+    def _decoder_on(self, device: torch.device) -> MAEPretrainDecoder:
+        decoder = self._decoder
+        self._require_weights()
+        self._follow(device)
+        return decoder
 
     def _qkv(self, images: Tensor) -> QKV:
         encoder, index = self.network['backbone'], self.block - 1
