@@ -120,6 +120,7 @@ setup(
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['runs/page.html']},
+    entry_points={'console_scripts': ['medic-mm = medic_mm.cli.main:main']},
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
     cmdclass={'build_py': BuildWithMim},

@@ -19,6 +19,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 
 from medic_mm import registry
+from medic_mm.cli.main import COMMANDS as COMMAND_TABLE
+from medic_mm.cli.main import command_parser
 from medic_mm.errors import UserError
 from medic_mm.settings.run_config import load_config
 
@@ -28,7 +30,7 @@ DOCUMENTS = sorted(
 )
 SOURCES = sorted(
     path
-    for folder in ('tools', 'benchmarks', '.ci')
+    for folder in ('tools', 'benchmarks', '.ci', 'medic_mm/cli')
     for path in ROOT.glob(f'{folder}/**/*')
     if path.suffix in ('.py', '.sh')
 )
@@ -43,7 +45,8 @@ LAUNCHERS = {
 # words that stand for a number
 NUMBERS = ('N', 'S', 'GPUS', 'SECONDS', 'ROWS', 'COLUMNS')
 COMMAND = re.compile(
-    r'(?:python|bash) ((?:tools|benchmarks)/\w+\.(?:py|sh))\b((?:\\\n|[^`\n#])*)'
+    r'(?:(?:python|bash) ((?:tools|benchmarks)/\w+\.(?:py|sh))\b|'
+    r'(?<![\w-])(medic-mm [a-z][a-z-]+))((?:\\\n|[^`\n#])*)'
 )
 ASSIGNMENT = re.compile(r'^\s*([A-Z]+)=(?:"([^"]*)"|(\S+))\s*(?:#.*)?$', re.M)
 BLOCK = re.compile(r'```(\w*)\n(.*?)```', re.DOTALL)
@@ -57,7 +60,13 @@ class _Found(Exception):
 
 @cache
 def parser_of(script: str) -> argparse.ArgumentParser | None:
-    """The command line of a tool or benchmark; None if it has none."""
+    """The command line of a tool, benchmark or command; None if it has none."""
+    program, _, command = script.partition(' ')
+    names = {tool.tool: name for name, tool in COMMAND_TABLE.items()}
+    name = command or names.get(program.removeprefix('tools/'))
+    if name:
+        assert name in COMMAND_TABLE, script
+        return command_parser(name)
     path = ROOT / script
     spec = importlib.util.spec_from_file_location(f'documented_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
@@ -99,7 +108,7 @@ def commands(path: Path) -> Iterator[tuple[str, str]]:
     if path.suffix == '.md':
         blocks = [found[2] for found in BLOCK.finditer(text)]
         # a command inside a sentence may go on in the next line
-        inline = re.findall(r'`((?:python|bash) [^`]+)`', BLOCK.sub('', text))
+        inline = re.findall(r'`((?:python|bash|medic-mm) [^`]+)`', BLOCK.sub('', text))
         texts = [*blocks, *(' '.join(code.split()) for code in inline)]
     else:
         texts = [text]
@@ -110,7 +119,8 @@ def commands(path: Path) -> Iterator[tuple[str, str]]:
         for name, *values in re.findall(ASSIGNMENT, block):
             variables[name] = filled(''.join(values), variables)
         for found in COMMAND.finditer(filled(block, variables)):
-            yield found[1], ' '.join(found[2].replace('\\\n', ' ').split())
+            words = ' '.join(found[3].replace('\\\n', ' ').split())
+            yield found[1] or found[2], words
 
 
 def filled(text: str, variables: dict[str, str]) -> str:
@@ -140,7 +150,7 @@ def words_of(arguments: str) -> list[str]:
 def test_commands_parse(
     path: Path, script: str, arguments: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (ROOT / script).is_file(), script
+    assert script.startswith('medic-mm ') or (ROOT / script).is_file(), script
     name = Path(script).name
     if name == 'run_tests.sh':
         return
@@ -352,7 +362,9 @@ def test_settings_of_commands_are_accepted(
     options = words[words.index('--cfg-options') :]
     ending = next((i for i, x in enumerate(options[1:], 1) if x.startswith('--')), None)
     given = argparse.ArgumentParser()
-    parser = parser_of(f'tools/{LAUNCHERS.get(name, (name,))[0]}')
+    if not script.startswith('medic-mm '):
+        script = f'tools/{LAUNCHERS.get(name, (name,))[0]}'
+    parser = parser_of(script)
     given.add_argument('--cfg-options', nargs='+', action=action_of(parser))
     read = given.parse_args(options[:ending]).cfg_options
     shown = re.search(

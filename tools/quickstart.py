@@ -2,7 +2,7 @@
 
 Trains a teacher on a built-in data set (a tiny CLIP for MEDiC, a small MAE for MIM-HD),
 pre-trains a tiny student from it, compares both by k-NN with a random student and with
-raw pixels, draws a picture, and tells of the run in one HTML page.
+raw pixels, draws a picture, and shows the run in one HTML page.
 A second call goes on where the first one stopped.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medic_mm.cli.main import sentences_for_users
 from medic_mm.quickstart.program import METHODS, Quickstart
-from medic_mm.settings.cli import sentences_for_users
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,9 +1,19 @@
-"""Convert a checkpoint file from one code base's layout to another's."""
+"""Convert a checkpoint between the layouts of mmpretrain, mmseg, timm and MAE.
+
+    medic-mm convert SOURCE DEST --to timm
+    medic-mm convert SOURCE DEST --to mmseg --img-size 512
+
+The layout of SOURCE is found by itself: mmpretrain's, mmseg's, timm's, the official
+MAE's, open_clip's visual tower, the released MEDiC, MaskDistill and TinyMIM, or Hugging
+Face's ViT and ViTMAE. The ending of DEST decides its format: .safetensors or .pth. What
+is left out is printed. docs/checkpoints.md has the table of layouts.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +42,36 @@ from medic_mm.checkpoints.sizes import (
 from medic_mm.errors import FileError, UserError
 
 __all__ = ['LAYOUTS', 'TARGETS', 'FileConversion', 'convert_file']
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add = parser.add_argument
+    add('source', help='checkpoint to convert')
+    add('dest', help='file to write, .safetensors or .pth')
+    add('--to', required=True, choices=TARGETS, help='layout wanted')
+    add(
+        '--from',
+        dest='layout',
+        default='auto',
+        choices=('auto', *LAYOUTS),
+        help='layout of SOURCE (default: found by its names)',
+    )
+    add('--img-size', type=int, metavar='N', help='resize position embeddings')
+    add('--patch-size', type=int, metavar='N', help='resize the patch embedding')
+    add(
+        '--source-grid',
+        type=int,
+        nargs=2,
+        metavar=('ROWS', 'COLUMNS'),
+        help='patches that the positions in SOURCE are for, where it does not say '
+        '(default: a square)',
+    )
+
+
+def run(args: Namespace) -> None:
+    """Convert, and print what was written and what was left out."""
+    print(convert_file(**vars(args)).text())
 
 
 @dataclass(frozen=True)

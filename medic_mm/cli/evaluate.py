@@ -1,8 +1,14 @@
-"""The whole evaluation of a checkpoint: k-NN, linear probe, fine-tuning, segmentation.
+"""Evaluate a pre-trained checkpoint on all the data there are; writes one table.
 
-Each task is a call of the tool that a user would call, in a process of its own, and
-leaves a ``result.json`` in its folder; a task that has one is not run again.
+    medic-mm evaluate CHECKPOINT --data data --suite knn,linear
+
+Which student it is, is read from the checkpoint; the benchmark configs that fit it are
+found by themselves. CHECKPOINT may be the word ``random``: the student of --config
+before training, for comparison. A second call goes on where the first one stopped.
 """
+
+# Each task is a call of the tool that a user would call, in a process of its own, and
+# leaves a ``result.json`` in its folder; a task that has one is not run again.
 
 from __future__ import annotations
 
@@ -11,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +36,7 @@ from medic_mm.cli.evaluation_plan import (
 )
 from medic_mm.cli.evaluation_student import PretrainedStudent, read_student
 from medic_mm.cli.evaluation_table import Evaluation, Row
+from medic_mm.cli.main import root_folder
 from medic_mm.errors import UserError
 from medic_mm.helpers import duration
 from medic_mm.settings.pretrained import RANDOM
@@ -40,6 +48,38 @@ _METRICS = {
     'accuracy/top1': 'top-1 accuracy (%)',
     'mIoU': 'mIoU (%)',
 }
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add = parser.add_argument
+    add('checkpoint', help="checkpoint of pre-training, or 'random'")
+    add(
+        '--data',
+        type=Path,
+        default=Path('data'),
+        metavar='ROOT',
+        help='folder that holds cifar10, imagenet, camvid, ADEChallengeData2016, or '
+        'some of them (default: data)',
+    )
+    add(
+        '--suite',
+        type=lambda text: text.split(','),
+        default=list(SUITE),
+        metavar='TASK,TASK',
+        help=f'what to evaluate (default: {",".join(SUITE)})',
+    )
+    config = 'of the pre-training, where the checkpoint does not carry it'
+    add('--config', type=Path, help=config)
+    out = 'folder for all results (default: below work_dirs/evaluation)'
+    add('--out', type=Path, metavar='DIR', help=out)
+    gpus = 'processes that train; learning rates follow (default: 1)'
+    add('--gpus', type=int, default=1, metavar='N', help=gpus)
+
+
+def run(args: Namespace) -> int:
+    """Evaluate; 1 where a task failed."""
+    return bool(evaluate(**vars(args), root=root_folder()).failed)
 
 
 class _TaskError(Exception):

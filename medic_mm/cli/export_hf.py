@@ -1,7 +1,15 @@
-"""A Hugging Face folder from a checkpoint, as ``tools/export_hf.py`` makes it."""
+"""Make a Hugging Face folder from a checkpoint; timm loads it by its name.
+
+    medic-mm export-hf CHECKPOINT FOLDER --licence apache-2.0
+    medic-mm export-hf CONFIG CHECKPOINT FOLDER --push NAME/MODEL
+
+CONFIG is that of the pre-training; without it, or for ``none``, it is the one that the
+checkpoint carries. Nothing is uploaded without --push.
+"""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +28,48 @@ from medic_mm.export.model_card import write_model_card
 from medic_mm.export.source import PREFIX, Source, read_source
 from medic_mm.export.vit import build_vit, describe_source
 from medic_mm.registry import MODELS
+from medic_mm.settings.arguments import add_export
 
 #: Largest difference of a token that an export may have, in fp32.
 TOLERANCE = 1e-4
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add_export(parser, 'folder', 'new folder to write to')
+    add = parser.add_argument
+    add(
+        '--licence',
+        default='unknown',
+        help="of the weights, for the model card: an identifier of the Hub's",
+    )
+    add(
+        '--plain-heads',
+        action='store_true',
+        help='for a last block with other heads (TinyMIM): give it those of the rest',
+    )
+    add('--push', metavar='NAME/MODEL', help='upload to the Hub')
+    add('--private', action='store_true', help='a new repository is private')
+
+
+def run(args: Namespace) -> None:
+    """Export, print what was written, upload it where that is asked for."""
+    exported = export_hf(
+        args.checkpoint,
+        args.folder,
+        config=args.config,
+        licence=args.licence,
+        repository=args.push,
+        plain_heads=args.plain_heads,
+    )
+    for note in exported.notes:
+        print(note)
+    for file in exported.files:
+        print(f'wrote {file}')
+    if exported.difference is not None:
+        print(f'largest difference of a token: {exported.difference:.2g}')
+    if args.push:
+        print(f'done: {push(exported, args.push, args.private, print)}')
 
 
 @dataclass(frozen=True)
@@ -160,7 +207,7 @@ def _source_network(source: Source) -> nn.Module:
     network = MODELS.build(backbone)
     weights = {k.removeprefix(PREFIX): v for k, v in source.weights.items()}
     load_strictly(network, weights, f'checkpoint {source.path}')
-    network.eval()  # the host's returns nothing
+    network.eval()  # that of mmengine returns nothing
     return network
 
 

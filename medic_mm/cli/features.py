@@ -1,10 +1,18 @@
-"""Features of image files, as ``tools/extract_features.py`` writes them."""
+"""Write the features that a pre-trained backbone gives of images.
+
+    medic-mm features IMAGES --checkpoint FILE --out cls.safetensors
+    medic-mm features IMAGES --model NAME/MODEL --out cls.safetensors
+
+IMAGES are files or folders. The file gets the tensor ``features``, one row an image;
+its metadata say which file each row is, and which files were skipped.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +29,44 @@ from medic_mm.checkpoints.saving import save_weights
 from medic_mm.datasets.decoding import UnreadableImage, read_image
 from medic_mm.errors import UserError
 from medic_mm.export.load import load_model
-from medic_mm.export.tokens import check_request, pooled_tokens
+from medic_mm.export.tokens import POOLS, check_request, pooled_tokens
 from medic_mm.helpers import choose_device
+from medic_mm.settings.arguments import add_shared
 from medic_mm.settings.images import find_images
 
 _HEADER_LIMIT = 90_000_000  # bytes of names: the format's own limit is a little more
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add_shared(parser, 'images')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--checkpoint', help='a checkpoint of pre-training')
+    source.add_argument('--model', help='an exported folder, or an id of the Hub')
+    add = parser.add_argument
+    add('--out', type=Path, required=True, help='file, .safetensors')
+    add(
+        '--layer',
+        type=int,
+        help='a block from 1, its output without norm; default: last, final norm',
+    )
+    add('--pool', choices=POOLS, default='cls')
+    add('--batch-size', type=int, default=64)
+    add('--workers', type=int, default=2, help='that read images')
+    add_shared(parser, '--config', '--img-size', '--device')
+
+
+def run(args: Namespace) -> None:
+    """Write the features; print what was skipped and what was written."""
+    settings = dict(vars(args))
+    sources = settings.pop('checkpoint'), settings.pop('model')
+    features = extract_features(source=sources[0] or sources[1], **settings)
+    for file, reason in features.skipped.items():
+        print(f'skipped {file}: {reason}')
+    print(
+        f'wrote {args.out}: {tuple(features.values.shape)}, {len(features.files)} '
+        f'images, {len(features.skipped)} skipped, {features.seconds:.1f} s'
+    )
 
 
 @dataclass(frozen=True)

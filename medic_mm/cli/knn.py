@@ -1,10 +1,20 @@
-"""k-NN evaluation of a pre-trained backbone, from a config and a checkpoint."""
+"""Evaluate a pre-trained backbone by k-NN.
+
+    medic-mm knn CONFIG CHECKPOINT --k 10 20 100 200 --out report.json
+
+The data are those of ``medic_mm.KNNHook`` in the config's ``custom_hooks``, or else of
+its top-level ``knn_train_dataloader`` and ``knn_test_dataloader``. CHECKPOINT may be
+the word ``random``: the backbone before training, for comparison.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -18,11 +28,43 @@ from medic_mm.evaluation.features import (
 )
 from medic_mm.evaluation.knn import check_settings
 from medic_mm.evaluation.knn_metrics import knn_metrics
-from medic_mm.evaluation.loaders import labelled_loaders
-from medic_mm.helpers import choose_device, type_name
+from medic_mm.evaluation.loaders import find_dataloaders, labelled_loaders
+from medic_mm.helpers import choose_device
+from medic_mm.settings.arguments import add_config_options, add_shared
+from medic_mm.settings.run_config import load_config
 from medic_mm.settings.student import RANDOM, load_student, require_checkpoint, seed_of
 
-_LOADERS = ('train_dataloader', 'test_dataloader')
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add_shared(parser, 'config', 'checkpoint')
+    add = parser.add_argument
+    add('--k', type=int, nargs='+', default=[10, 20, 100, 200])
+    add('--temperature', type=float, default=0.07)
+    add('--features', nargs='+', choices=['cls', 'mean'], default=['cls', 'mean'])
+    add_shared(parser, '--out', '--device')
+    add_config_options(parser)
+
+
+def run(args: Namespace) -> None:
+    """Evaluate, print the table, write the JSON file."""
+    report = evaluate_knn(
+        load_config(args.config, args.cfg_options, args.data_root),
+        args.checkpoint,
+        ks=args.k,
+        temperature=args.temperature,
+        features=args.features,
+        device=args.device,
+    )
+    print(format_report(report))
+    write_report(report, args.out)
+
+
+def write_report(report: dict[str, Any], out: Path | None) -> None:
+    """Write a report as JSON, where a file for it is given."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + '\n')
 
 
 def evaluate_knn(
@@ -94,28 +136,6 @@ def evaluate_knn(
         'rankme': {name: found['rankme'] for name, found in metrics.items()},
         'seconds': round(time.perf_counter() - start, 2),
     }
-
-
-def find_dataloaders(config: Config) -> list[dict]:
-    """Settings of the train and the test loader for k-NN that a config holds.
-
-    Those of the first ``KNNHook`` in ``custom_hooks``, or else the top-level
-    ``knn_train_dataloader`` and ``knn_test_dataloader``.
-
-    Raises:
-        UserError: where there are none.
-    """
-    for hook in config.get('custom_hooks') or []:
-        if isinstance(hook, dict) and type_name(hook) == 'KNNHook':
-            return [hook[loader] for loader in _LOADERS]
-    top_level = [f'knn_{loader}' for loader in _LOADERS]
-    missing = [name for name in top_level if name not in config]
-    if missing:
-        raise UserError(
-            'the config has no data for k-NN: add medic_mm.KNNHook to custom_hooks, or '
-            f'set {" and ".join(missing)} at its top level'
-        )
-    return [config[name] for name in top_level]
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -1,8 +1,16 @@
-"""Linear probe and k-NN of a pre-trained backbone on features computed once."""
+"""Evaluate a pre-trained backbone by a linear probe (and k-NN) on frozen features.
+
+    medic-mm probe CONFIG CHECKPOINT --out report.json
+
+Each image is encoded once, without augmentation; the learning rate is chosen on a tenth
+of the training images of each class. The data are found as for k-NN. CHECKPOINT may be
+the word ``random``: the backbone before training, for comparison.
+"""
 
 from __future__ import annotations
 
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,27 +21,52 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from medic_mm.cli.knn import find_dataloaders
+from medic_mm.cli.knn import write_report
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
-    Encoder,
     Features,
     TokenEncoder,
     extract_features,
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.evaluation.linear_probe import LEARNING_RATES, linear_probe
-from medic_mm.evaluation.loaders import labelled_loaders
+from medic_mm.evaluation.loaders import find_dataloaders, labelled_loaders
 from medic_mm.helpers import choose_device
-from medic_mm.settings.student import (
-    Student,
-    load_student,
-    require_checkpoint,
-    seed_of,
-)
+from medic_mm.settings.arguments import add_config_options, add_shared
+from medic_mm.settings.run_config import load_config
+from medic_mm.settings.student import load_student, require_checkpoint, seed_of
 
 #: What can be probed: the class token, the mean patch token, one beside the other.
 FEATURES = ('cls', 'mean', 'cls+mean')
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add_shared(parser, 'config', 'checkpoint')
+    add = parser.add_argument
+    add('--features', nargs='+', choices=FEATURES, default=list(FEATURES))
+    add('--blocks', action='store_true', help='probe every block, not the last alone')
+    add('--lr', type=float, nargs='+', default=list(LEARNING_RATES), dest='lrs')
+    add('--epochs', type=int, default=50)
+    add('--k', type=int, nargs='*', default=[20], help='k-NN too; no number: none')
+    add_shared(parser, '--out', '--device')
+    add_config_options(parser)
+
+
+def run(args: Namespace) -> None:
+    """Evaluate, print the table, write the JSON file."""
+    report = evaluate_linear(
+        load_config(args.config, args.cfg_options, args.data_root),
+        args.checkpoint,
+        features=args.features,
+        blocks=args.blocks,
+        lrs=args.lrs,
+        epochs=args.epochs,
+        ks=args.k,
+        device=args.device,
+    )
+    print(format_linear_report(report))
+    write_report(report, args.out)
 
 
 class BlockEncoder:
@@ -114,7 +147,11 @@ def evaluate_linear(
     student = load_student(config, checkpoint).to(where)
     last = len(student.backbone.layers)
     encode = BlockEncoder(student) if blocks else TokenEncoder(student)
-    train, test, num_classes = _encode(encode, student, settings, seed)
+    loaders, num_classes = labelled_loaders(settings, seed)
+    train, test = (
+        extract_features(encode, student.data_preprocessor, loader)
+        for loader in loaders
+    )
     encoded = time.perf_counter() - start
     rows = []
     for block in range(1, last + 1) if blocks else [last]:
@@ -171,18 +208,6 @@ def format_linear_report(report: dict[str, Any]) -> str:
             f'{best["features"]}, {best["top1"]:.2f}'
         )
     return '\n'.join(lines)
-
-
-def _encode(
-    encode: Encoder, student: Student, settings: list[dict], seed: int
-) -> tuple[Features, Features, int]:
-    """Features of the training and the test images, and the number of classes."""
-    loaders, num_classes = labelled_loaders(settings, seed)
-    train, test = (
-        extract_features(encode, student.data_preprocessor, loader)
-        for loader in loaders
-    )
-    return train, test, num_classes
 
 
 def _joined(found: Features, name: str, block: int | None) -> Tensor:

@@ -1,7 +1,14 @@
-"""Testing a checkpoint from a config, as ``tools/test.py`` does it."""
+"""Test a checkpoint: run the test loop of a config.
+
+    medic-mm test CONFIG CHECKPOINT
+
+With several processes: ``bash tools/dist_test.sh CONFIG CHECKPOINT GPUS``.
+"""
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +19,7 @@ from mmengine.evaluator import DumpResults
 
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
+from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.building import naming_places
 from medic_mm.settings.checkpoint_arguments import require_file, set_strict_weights
 from medic_mm.settings.launch import join_process_group, leave_process_group
@@ -25,6 +33,39 @@ from medic_mm.settings.run_config import (
 
 _PREDICTIONS = ('.pkl', '.pickle')
 _METRICS = ('.json', '.yaml', '.yml')
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add = parser.add_argument
+    add('config', help='config file')
+    add('checkpoint', help='checkpoint file')
+    add('--work-dir', help='folder for logs; default: work_dirs/<config name>')
+    add('--out', help='file for the metrics (.json, .yaml) or the predictions (.pkl)')
+    add(
+        '--tta',
+        action='store_true',
+        help='test on several views of each image, as tta_pipeline and tta_model say',
+    )
+    add_shared(parser, '--no-pin-memory')
+    add_config_options(parser, ', e.g. test_dataloader.batch_size=64')
+    add_shared(parser, '--launcher', '--local-rank')
+
+
+def run(args: Namespace) -> None:
+    """Test; the log shows the metrics."""
+    run_testing(
+        args.config,
+        args.checkpoint,
+        work_dir=args.work_dir,
+        out=args.out,
+        tta=args.tta,
+        pin_memory=not args.no_pin_memory,
+        options=args.cfg_options,
+        data_root=args.data_root,
+        launcher=args.launcher,
+        tools=Path(sys.argv[0]),
+    )
 
 
 @naming_places()
@@ -54,7 +95,8 @@ def run_testing(
         options: Dotted config keys to values.
         launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
             ``'mpi'``.
-        tools: Folder of the command-line tools, for messages.
+        tools: What messages name to call: the folder of the command-line tools, or a
+            script of it, or the program ``medic-mm``.
         data_root: A folder for all data sets of the config.
 
     Returns:
@@ -77,7 +119,7 @@ def run_testing(
         raise UserError(
             f'{config} has no test loop (test_cfg, test_dataloader, test_evaluator), '
             'as is usual for pre-training: measure its features by '
-            f'{tool_command(tools / "knn.py", config, checkpoint)}'
+            f'{tool_command(tools, "knn", config, checkpoint)}'
         )
     if '://' not in str(checkpoint):
         require_file(checkpoint, 'checkpoint')

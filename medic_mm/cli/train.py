@@ -1,7 +1,15 @@
-"""Training from a config, as ``tools/train.py`` does it."""
+"""Train a model.
+
+    medic-mm train CONFIG
+    medic-mm train CONFIG --check
+
+With several processes: ``bash tools/dist_train.sh CONFIG GPUS``.
+"""
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +18,11 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from medic_mm.cli.knn import find_dataloaders
 from medic_mm.datasets.loaders import require_batches
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
+from medic_mm.evaluation.loaders import find_dataloaders
+from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.building import naming_places
 from medic_mm.settings.checkpoint_arguments import (
     finished_run,
@@ -39,6 +48,91 @@ from medic_mm.settings.run_config import (
 )
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of the command."""
+    add = parser.add_argument
+    add('config', help='config file')
+    add(
+        '--work-dir',
+        help='folder for logs and checkpoints; default: work_dirs/<config name>',
+    )
+    add(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='go on from this checkpoint, or from the newest one of the work folder',
+    )
+    add(
+        '--resume-partial',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='beginnings of names of weights that may differ from the checkpoint '
+        '(of --resume, load_from, or a pre-trained part); the model keeps its own',
+    )
+    add(
+        '--pretrained',
+        metavar='FILE',
+        help="start the backbone from this checkpoint, loaded strictly; 'random': from "
+        'random weights',
+    )
+    flags = {
+        '--amp': 'train in mixed precision (needs a GPU)',
+        '--auto-scale-lr': 'scale the learning rate to the number of images of one '
+        'optimizer step',
+        '--no-validate': 'leave the validation loop out',
+        '--no-persistent-workers': 'end the workers of dataloaders after each epoch',
+        '--check': 'look for all that a training needs, print what is missing, train '
+        'nothing',
+        '--no-check': 'for dist_train.sh and slurm_train.sh: start without --check (or '
+        'CHECK=0)',
+    }
+    for flag, what in flags.items():
+        add(flag, action='store_true', help=what)
+    add_shared(parser, '--no-pin-memory')
+    add_config_options(
+        parser,
+        ', e.g. optim_wrapper.optimizer.lr=1e-3 '
+        'custom_hooks.0.interval=5 model.backbone.arch=small',
+    )
+    add(
+        '--processes',
+        type=int,
+        default=1,
+        help='number of processes that --check counts with; default 1',
+    )
+    add_shared(parser, '--launcher', '--local-rank')
+
+
+def run(args: Namespace) -> int | None:
+    """Train; or check, print what was found, and return 1 where it lacks something."""
+    settings = dict(
+        work_dir=args.work_dir,
+        resume=args.resume,
+        resume_partial=args.resume_partial,
+        pretrained=args.pretrained,
+        amp=args.amp,
+        validate=not args.no_validate,
+        options=args.cfg_options,
+        data_root=args.data_root,
+    )
+    if args.check:
+        ready = check_training(args.config, **settings, processes=args.processes)
+        print(ready)
+        return 0 if ready else 1
+    run_training(
+        args.config,
+        **settings,
+        auto_scale_lr=args.auto_scale_lr,
+        pin_memory=not args.no_pin_memory,
+        persistent_workers=not args.no_persistent_workers,
+        launcher=args.launcher,
+        tools=Path(sys.argv[0]),
+    )
+    return None
 
 
 @naming_places()
@@ -80,8 +174,9 @@ def run_training(
         options: Dotted config keys to values.
         launcher: What started this process: ``'none'``, ``'pytorch'``, ``'slurm'`` or
             ``'mpi'``.
-        tools: Folder of the command-line tools. Where it is given, the last line of
-            the log is the next useful command.
+        tools: What is called next: the folder of the command-line tools, or a script
+            of it, or the program ``medic-mm``. Where it is given, the last line of the
+            log is the next useful command.
         data_root: A folder for all data sets of the config.
 
     Returns:
@@ -227,14 +322,14 @@ def _log_next_command(
     if not pointer.is_file():
         return
     if runner.cfg.get('test_cfg') is not None:
-        tool = tools / 'test.py'
+        name = 'test'
     elif _has_knn_data(runner.cfg):
-        tool = tools / 'knn.py'
+        name = 'knn'
     else:
         return
     # the copy in the work folder holds the options of the command line
     used = Path(runner.work_dir, Path(config).name) if changed else config
-    command = tool_command(tool, used, pointer.read_text().strip())
+    command = tool_command(tools, name, used, pointer.read_text().strip())
     runner.logger.info(f'Next: {command}')
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from medic_mm.datasets.folder_positions import check_settings
+from medic_mm.errors import UserError
 from medic_mm.evaluation.features import check_order, count_classes, loader_settings
+from medic_mm.helpers import type_name
+
+_LOADERS = ('train_dataloader', 'test_dataloader')
 
 
 def labelled_loaders(
@@ -34,3 +39,25 @@ def labelled_loaders(
     for loader in loaders:
         check_order(loader)
     return loaders, count_classes(*(loader.dataset for loader in loaders))
+
+
+def find_dataloaders(config: Config) -> list[dict]:
+    """Settings of the train and the test loader for k-NN that a config holds.
+
+    Those of the first ``KNNHook`` in ``custom_hooks``, or else the top-level
+    ``knn_train_dataloader`` and ``knn_test_dataloader``.
+
+    Raises:
+        UserError: where there are none.
+    """
+    for hook in config.get('custom_hooks') or []:
+        if isinstance(hook, dict) and type_name(hook) == 'KNNHook':
+            return [hook[loader] for loader in _LOADERS]
+    top_level = [f'knn_{loader}' for loader in _LOADERS]
+    missing = [name for name in top_level if name not in config]
+    if missing:
+        raise UserError(
+            'the config has no data for k-NN: add medic_mm.KNNHook to custom_hooks, or '
+            f'set {" and ".join(missing)} at its top level'
+        )
+    return [config[name] for name in top_level]

@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from medic_mm.checkpoints import read_state_dict
 from medic_mm.checkpoints.strict import load_strictly
-from medic_mm.cli.knn import find_dataloaders
+from medic_mm.evaluation.loaders import find_dataloaders
 from medic_mm.models.mimhd.algorithm import MIMHD
 from medic_mm.pictures.reconstruction import Reconstruction, reconstruct
 from medic_mm.pictures.reconstruction_figures import (

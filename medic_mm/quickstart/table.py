@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from medic_mm.cli.knn import evaluate_knn, find_dataloaders
+from medic_mm.cli.knn import evaluate_knn
 from medic_mm.evaluation.features import (
     Encoder,
     PixelEncoder,
@@ -17,7 +17,7 @@ from medic_mm.evaluation.features import (
     extract_features,
 )
 from medic_mm.evaluation.knn_metrics import knn_metrics
-from medic_mm.evaluation.loaders import labelled_loaders
+from medic_mm.evaluation.loaders import find_dataloaders, labelled_loaders
 from medic_mm.registry import MODELS
 from medic_mm.settings.student import RANDOM
 

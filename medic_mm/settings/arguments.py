@@ -1,14 +1,57 @@
-"""Arguments that all tools with a config have, and how their text is read."""
+"""Arguments that several commands share, and how ``--cfg-options`` are read."""
 
 from __future__ import annotations
 
 import re
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _PARTNERS = {'[': ']', '(': ')'}
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+
+
+#: What is shared, by its first name, as ``add_argument`` takes it.
+SHARED: dict[str, dict[str, Any]] = {
+    'config': dict(help='config of the pre-training'),
+    'checkpoint': dict(help="file with weights, or 'random'"),
+    'images': dict(nargs='+', help='image files, or folders of them'),
+    '--config': dict(help='for a checkpoint that does not carry it'),
+    '--device': dict(default='auto', help='auto, cpu, cuda:0, ...'),
+    '--img-size': dict(type=int, help='another size of images'),
+    '--launcher': dict(choices=('none', 'pytorch', 'slurm', 'mpi'), default='none'),
+    '--local-rank': dict(type=int, default=0, help='set by older launchers'),
+    '--no-pin-memory': dict(
+        action='store_true', help='no pinned memory in dataloaders'
+    ),
+    '--out': dict(type=Path, help='write the report as JSON here'),
+}
+
+
+def add_shared(parser: ArgumentParser, *names: str) -> None:
+    """Add arguments of :data:`SHARED`, in this order."""
+    for name in names:
+        old = ['--local_rank'] if name == '--local-rank' else []
+        parser.add_argument(name, *old, **SHARED[name])
+
+
+def add_export(parser: ArgumentParser, target: str, what: str) -> None:
+    """Add ``[CONFIG] CHECKPOINT TARGET``; the word ``none`` also stands for no config.
+
+    Args:
+        parser: The command line.
+        target: Name of what is written.
+        what: Its help.
+    """
+    parser.add_argument(
+        'config',
+        nargs='?',
+        type=lambda word: None if word == 'none' else word,
+        help="config of the pre-training; default, or 'none': the checkpoint's own",
+    )
+    parser.add_argument('checkpoint', help='a checkpoint of pre-training')
+    parser.add_argument(target, help=what)
 
 
 def add_config_options(parser: ArgumentParser, examples: str = '') -> None:

@@ -11,10 +11,10 @@ from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from medic_mm.cli.knn import find_dataloaders
 from medic_mm.datasets.decoding import read_image
 from medic_mm.datasets.image_files import SUFFIXES, find_image_files, name_left_out
 from medic_mm.errors import MissingFileError, UserError
+from medic_mm.evaluation.loaders import find_dataloaders
 from medic_mm.helpers import type_name
 
 _LOADERS = ('LoadImageFromFile', 'LoadReadableImage')

@@ -23,7 +23,6 @@ from medic_mm.settings.options import check_options, name_problems
 from medic_mm.settings.schedule import follow_length, late_ends, run_length
 from medic_mm.settings.values import value_problems
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 # mmseg's preprocessor wants the lists that the Runner's own default makes
 _WANT_STACKED_IMAGES = ('mmpretrain', 'medic_mm')
 
@@ -163,12 +162,28 @@ def build_runner(
     return runner
 
 
-def tool_command(tool: Path, *arguments: str | Path) -> str:
-    """A command line that runs one of our tools with this interpreter."""
-    found = shutil.which('python')
-    active = found is not None and Path(found).parent == Path(sys.executable).parent
-    python = 'python' if active else short_path(sys.executable)
-    return shlex.join([str(python), *(str(short_path(a)) for a in (tool, *arguments))])
+def tool_command(tools: Path, name: str, *arguments: str | Path) -> str:
+    """A command line that runs a command as ``tools`` was run.
+
+    Args:
+        tools: The folder of the tools, or one of them, or the program ``medic-mm``.
+        name: The command, which the program and the script have in common.
+        arguments: Of the command.
+    """
+    folder = tools.parent if tools.suffix == '.py' else tools
+    if folder.stem == 'medic-mm':
+        words = [_called(folder), name]
+    else:
+        words = [_called(Path(sys.executable)), folder / f'{name}.py']
+    return shlex.join(str(short_path(word)) for word in (*words, *arguments))
+
+
+def _called(program: Path) -> str | Path:
+    """A program's name where that is enough to call it, else its path."""
+    name = 'python' if program == Path(sys.executable) else program.stem
+    found = shutil.which(name)
+    active = found is not None and Path(found).parent == program.parent
+    return name if active else program
 
 
 def short_path(path: str | Path) -> Path:

@@ -15,8 +15,9 @@ from mmengine.runner import Runner
 from tiny import medic_config
 from torch import nn
 
-from medic_mm.cli.knn import evaluate_knn, find_dataloaders, format_report
+from medic_mm.cli.knn import evaluate_knn, format_report
 from medic_mm.errors import UserError
+from medic_mm.evaluation.loaders import find_dataloaders
 from medic_mm.settings.student import Student
 
 

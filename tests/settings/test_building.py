@@ -8,9 +8,9 @@ import pytest
 from mmengine.config import Config
 from tiny_runs import mae_config, write_config, write_images
 
+from medic_mm.cli.main import sentences_for_users
 from medic_mm.cli.train import run_training
 from medic_mm.errors import UserError
-from medic_mm.settings.cli import sentences_for_users
 
 
 def train(tmp_path: Path, change) -> None:

@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 from tiny_runs import mae_config, write_config
 
+from medic_mm.cli.main import sentences_for_users
 from medic_mm.errors import UserError
 from medic_mm.settings import run_config
-from medic_mm.settings.cli import sentences_for_users
 from medic_mm.settings.launch import join_process_group
 from medic_mm.settings.run_config import (
     fill_dataloaders,
@@ -95,11 +95,23 @@ def test_command_is_quoted_and_short(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PATH', os.path.dirname(sys.executable))
-    command = tool_command(Path('tools/knn.py'), 'a b.py', tmp_path / 'c' / 'd.pth')
-    assert shlex.split(command) == ['python', 'tools/knn.py', 'a b.py', 'c/d.pth']
+    for tools in ('tools', 'tools/train.py'):
+        command = tool_command(Path(tools), 'knn', 'a b.py', tmp_path / 'c' / 'd.pth')
+        assert shlex.split(command) == ['python', 'tools/knn.py', 'a b.py', 'c/d.pth']
     # where `python` is another one, the interpreter is named in full
     monkeypatch.setenv('PATH', '/nowhere')
-    assert tool_command(Path('knn.py')) == f'{sys.executable} knn.py'
+    assert tool_command(Path(), 'knn') == f'{sys.executable} knn.py'
+
+
+def test_command_of_the_installed_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / 'medic-mm'
+    program.touch(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert tool_command(program, 'knn', 'a.py') == 'medic-mm knn a.py'
+    monkeypatch.setenv('PATH', '/nowhere')
+    assert tool_command(program, 'knn', 'a.py') == f'{program} knn a.py'
 
 
 def test_wrong_use_ends_in_a_sentence(

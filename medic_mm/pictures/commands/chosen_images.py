@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from medic_mm.cli.knn import find_dataloaders
 from medic_mm.datasets.folder_positions import check_settings
 from medic_mm.errors import UserError
+from medic_mm.evaluation.loaders import find_dataloaders
 from medic_mm.registry import DATASETS
 from medic_mm.sampling import in_turns
 from medic_mm.settings.images import find_images, load_images
