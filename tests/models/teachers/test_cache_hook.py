@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 import errno
+import fcntl
 import itertools
 import json
+import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +26,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -386,12 +392,15 @@ def test_the_key_sees_what_changes_outputs(config: dict, change, anew: bool) -> 
 
 
 def _rewrite(path: Path, row: int, value: Tensor, name: str = 'tokens') -> None:
-    """Replace a row, keeping key and all else."""
+    """Replace a row and its checksum, keeping key and all else."""
     stored = load_file(path)
     stored = {name: tensor.clone() for name, tensor in stored.items()}
     stored[name][row] = value
-    about = json.loads(path.with_suffix('.json').read_text())
-    save_file(stored, path, metadata=dict(key=about['key']))
+    with safe_open(path, framework='pt') as file:
+        about = file.metadata()
+    parts = [stored[part][row].numpy().tobytes() for part in about['contents'].split()]
+    stored['checksums'][row] = zlib.crc32(b''.join(parts))
+    save_file(stored, path, metadata=about)
 
 
 def test_a_corrupted_row_is_named(config: dict) -> None:
@@ -445,12 +454,88 @@ def test_nothing_has_the_final_name_unless_complete(
         raise OSError('disk gone')
 
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_cache_hook.os, 'replace', fail)
+        patch.setattr(os, 'replace', fail)
         with pytest.raises(OSError, match='disk gone'):
             train(config)
     assert names[0].endswith('.partial')
     assert names[1] == '.safetensors'
-    assert cache_files(config) == []
+    assert [path.name for path in cache_files(config)] == names[:1]
+    # what is in it counts: nothing but the check is computed again
+    assert cached_teacher(train(config)).teacher.seen == 8
+    assert {p.suffix for p in cache_files(config)} == {'.json', '.safetensors'}
+
+
+class CacheTestKiller(CacheTestTeacher):
+    """Kills the process at the third batch, as a scheduler does."""
+
+    def encode(self, images: Tensor, attention: bool) -> TeacherOutput:
+        if self.seen == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(images, attention)
+
+
+def _fill_until_killed(config: dict) -> None:
+    """In a process of its own, with a teacher that has the same fingerprint."""
+    CacheTestKiller.__name__ = 'CacheTestTeacher'
+    killer = copy.deepcopy(config)
+    killer['model']['target_generator']['teacher'] = dict(type=CacheTestKiller)
+    process = multiprocessing.get_context('fork').Process(target=train, args=(killer,))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_killed_fill_goes_on_where_it_stopped(config: dict) -> None:
+    _fill_until_killed(config)
+    (partial,) = cache_files(config)
+    assert partial.suffix == '.partial'
+    assert load_file(partial)['filled'].tolist() == [True] * 8 + [False] * 12
+    # one of the rows reached the disk in part only
+    content, layout = bytearray(partial.read_bytes()), load_file(partial)
+    place = content.index(layout['tokens'][5].numpy().tobytes())
+    content[place + 30] ^= 1
+    partial.write_bytes(content)
+    runner = train(config)
+    assert cached_teacher(runner).teacher.seen == 2 * IMAGES - 7 + 8
+    log = next(
+        p
+        for p in Path(config['work_dir']).glob('*/*.log')
+        if '7 of 20' in p.read_text()
+    )
+    assert f'The fill of {partial} goes on where it was cut short' in log.read_text()
+    assert {p.suffix for p in cache_files(config)} == {'.json', '.safetensors'}
+    resumed = load_file(cache_file(config))
+    for path in cache_files(config):
+        path.unlink()
+    train(config)
+    whole = load_file(cache_file(config))
+    assert resumed['filled'].all()
+    for name in ('tokens', 'filled'):
+        torch.testing.assert_close(resumed[name], whole[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_fill_that_is_at_work_is_left_alone(config: dict) -> None:
+    _fill_until_killed(config)
+    (partial,) = cache_files(config)
+    before = partial.read_bytes()
+    with partial.open('r+b') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert cached_teacher(train(config)).teacher.seen == 2 * IMAGES + 8
+    assert partial.read_bytes() == before
+
+
+def test_a_file_of_an_earlier_format_is_filled_anew(config: dict) -> None:
+    train(config)
+    path, about = cache_file(config), cache_file(config).with_suffix('.json')
+    stored, new = load_file(path), path.read_bytes()
+    key = json.loads(about.read_text())['key']
+    old = {name: stored[name].clone() for name in ('tokens', 'filled')}
+    save_file(old, path, metadata=dict(key=key))
+    runner = train(config)
+    assert cached_teacher(runner).teacher.seen == 2 * IMAGES + 8
+    assert path.read_bytes() == new
+    logs = [p.read_text() for p in Path(config['work_dir']).glob('*/*.log')]
+    assert any('has format 1, but this version of medic_mm uses' in t for t in logs)
 
 
 def test_a_leftover_of_a_killed_build_is_not_used(config: dict) -> None:
@@ -467,8 +552,8 @@ def test_a_leftover_of_a_killed_build_is_not_used(config: dict) -> None:
 def test_a_full_disk_is_seen_before_filling(
     config: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = teacher_cache_hook.shutil.disk_usage('/')._replace(free=100)
-    monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', lambda path: usage)
+    usage = shutil.disk_usage('/')._replace(free=100)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
     with pytest.raises(DiskError, match='set cache_dir of CachedTeacher'):
         train(config)
     assert cache_files(config) == []
@@ -482,12 +567,12 @@ def test_what_a_killed_fill_left_is_named_where_the_disk_is_full(
     folder.mkdir()
     leftover = folder / 'CustomDataset-0.0123abcd.partial'
     leftover.write_bytes(bytes(100_000))
-    usage = teacher_cache_hook.shutil.disk_usage('/')
+    usage = shutil.disk_usage('/')
 
     def disk_usage(path: Path) -> object:
         return usage._replace(free=100 if leftover.exists() else 100_000)
 
-    monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', disk_usage)
+    monkeypatch.setattr(shutil, 'disk_usage', disk_usage)
     with pytest.raises(DiskError, match=r'remove .*0123abcd\.partial') as info:
         train(config)
     assert f'remove {leftover} (0.000102 GB)' in str(info.value)
@@ -506,8 +591,8 @@ def test_a_leftover_too_small_to_help_is_named_beside_a_larger_disk(
     with (folder / 'x.partial').open('wb') as file:
         file.write(b'0')
         file.truncate(10**9)
-    usage = teacher_cache_hook.shutil.disk_usage('/')._replace(free=-(10**6))
-    monkeypatch.setattr(teacher_cache_hook.shutil, 'disk_usage', lambda path: usage)
+    usage = shutil.disk_usage('/')._replace(free=-(10**6))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
     with pytest.raises(DiskError, match=r'larger disk, .*x\.partial.* not enough'):
         train(config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,7 @@ from torch import Tensor, nn
 
 from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher
-from medic_mm.models.teachers.cache.file import (
-    TokenWriter,
-    create_token_file,
-    read_token_file,
-    token_file_size,
-)
+from medic_mm.models.teachers.cache.file import Layout, RowWriter, read_cache
 
 IMAGES, VIEWS, LENGTH, WIDTH = 5, 2, 4, 6
 SHAPE = (IMAGES * VIEWS, 1 + LENGTH, WIDTH)
@@ -48,14 +44,23 @@ def make_attention(dtype: torch.dtype = torch.float16) -> Tensor:
     return logits.softmax(-1)[..., 1:].to(dtype)
 
 
+def layout(dtype: str = 'float16', attention: bool = False) -> Layout:
+    contents = {'tokens': SHAPE[1:]}
+    if attention:
+        contents['attention'] = (LENGTH, LENGTH)
+    return Layout('the key', SHAPE[0], dtype, contents)
+
+
 def write(
     path: Path, rows: list[int], dtype: str = 'float16', attention: bool = False
 ) -> Path:
-    create_token_file(path, SHAPE, dtype, 'the key', attention)
-    tokens, looks = make_tokens(torch.float32), make_attention(torch.float32)
-    with TokenWriter(path) as writer:
+    whole = dict(tokens=make_tokens(torch.float32))
+    if attention:
+        whole['attention'] = make_attention(torch.float32)
+    layout(dtype, attention).create(path)
+    with RowWriter(path, layout(dtype, attention)) as writer:
         for row in rows:
-            writer.write([row], tokens[[row]], looks[[row]] if attention else None)
+            writer.write([row], {name: part[[row]] for name, part in whole.items()})
     return path
 
 
@@ -82,8 +87,8 @@ def test_the_file_is_plain_safetensors(
     tmp_path: Path, dtype: str, attention: bool
 ) -> None:
     path = write(tmp_path / 'some.safetensors', [7, 0, 3], dtype, attention)
-    size = token_file_size(SHAPE, dtype, 'the key', attention)
-    assert path.stat().st_size == size
+    assert layout(dtype, attention).is_of(path)
+    assert not layout(dtype, not attention).is_of(path)
     stored = load_file(path)
     written = torch.zeros(SHAPE[0], dtype=torch.bool)
     written[[0, 3, 7]] = True
@@ -94,19 +99,69 @@ def test_the_file_is_plain_safetensors(
     if attention:
         expected = make_attention(getattr(torch, dtype)) * written[:, None, None]
         assert torch.equal(stored['attention'], expected)
+    bytes_of = [
+        stored[name][7].numpy().tobytes()
+        for name in ('tokens', 'attention')[: 1 + attention]
+    ]
+    assert stored['checksums'][7] == zlib.crc32(b''.join(bytes_of))
+    assert stored['checksums'][1] == 0
 
 
 def test_two_writers_share_a_file(tmp_path: Path) -> None:
     path, tokens = tmp_path / 'shared.safetensors', make_tokens(torch.float32)
     looks = make_attention(torch.float32)
-    create_token_file(path, SHAPE, 'float32', 'the key', attention=True)
-    with TokenWriter(path) as even, TokenWriter(path) as odd:
-        even.write(range(0, SHAPE[0], 2), tokens[::2], looks[::2])
-        odd.write(range(1, SHAPE[0], 2), tokens[1::2], looks[1::2])
-    table = read_token_file(path, 'the key', in_memory=True)
+    both = layout('float32', attention=True)
+    both.create(path)
+    with RowWriter(path, both) as even, RowWriter(path, both) as odd:
+        for writer, first in ((even, 0), (odd, 1)):
+            rows = range(first, SHAPE[0], 2)
+            writer.write(rows, dict(tokens=tokens[first::2], attention=looks[first::2]))
+    table = read_cache(path, 'the key', in_memory=True)
     assert table.filled.all()
-    assert torch.equal(table.tokens, tokens)
-    assert torch.equal(table.attention, looks)
+    assert torch.equal(table.contents['tokens'], tokens)
+    assert torch.equal(table.contents['attention'], looks)
+
+
+def test_queries_keys_and_values_have_a_place_in_the_format(tmp_path: Path) -> None:
+    """A later teacher's; nothing in the file knows of tokens."""
+    path, shape = tmp_path / 'qkv.safetensors', (3, 5, 2)
+    three = Layout(
+        'the key', 4, 'float32', dict.fromkeys(('query', 'key', 'value'), shape)
+    )
+    three.create(path)
+    values = {name: torch.randn(2, *shape) for name in three.contents}
+    with RowWriter(path, three) as writer:
+        writer.write([3, 1], values)
+    table = read_cache(path, 'the key', in_memory=False)
+    assert list(table.contents) == ['query', 'key', 'value']
+    for name, stored in table.contents.items():
+        assert torch.equal(stored[[3, 1]], values[name])
+    assert table.damaged(torch.tensor([1, 3])) == []
+
+
+@pytest.mark.parametrize('in_memory_gb', [0.0, 2.0])
+@pytest.mark.parametrize('name', ['tokens', 'attention'])
+def test_a_damaged_row_is_named(tmp_path: Path, in_memory_gb: float, name: str) -> None:
+    """A bit of one row: at the start in memory, else where the row is first read."""
+    path = write(tmp_path / 'a.safetensors', list(range(SHAPE[0])), attention=True)
+    _, starts, _ = layout(attention=True).header()
+    row_bytes = load_file(path)[name][0].nbytes
+    content = bytearray(path.read_bytes())
+    content[starts[name] + 7 * row_bytes + 3] ^= 1
+    path.write_bytes(content)
+    teacher = CachedTeacher(PatchMeans(), attention=True, in_memory_gb=in_memory_gb)
+
+    def use() -> None:
+        teacher.attach(path, 'the key', VIEWS)
+        look_up(teacher, samples([(3, 0), (2, 1)]))  # rows that are sound
+        look_up(teacher, samples([(2, 1), (3, 1)]))
+
+    words = r'checksums differ for image 3 view 1: remove .*a\.\* to fill'
+    with pytest.raises(FileError, match=words):
+        use()
+    if not in_memory_gb:
+        teacher.attach(path, 'the key', VIEWS)
+        assert look_up(teacher, samples([(3, 0), (2, 1)])).cls_token.abs().sum() > 0
 
 
 @pytest.mark.parametrize('in_memory_gb', [0.0, 2.0])
@@ -204,32 +259,34 @@ def test_torn_and_foreign_files_are_refused(cached: CachedTeacher) -> None:
 
 def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path, tokens = tmp_path / 'x.safetensors', make_tokens(torch.float32)[:2]
-    create_token_file(path, SHAPE, 'float16', 'the key')
-    with TokenWriter(path) as writer:
+    layout().create(path)
+    with RowWriter(path, layout()) as writer:
         with pytest.raises(ValueError, match='grid and embed_dims promise'):
-            writer.write([0, 1], tokens[:, 1:])
+            writer.write([0, 1], dict(tokens=tokens[:, 1:]))
         with pytest.raises(ValueError, match="set dtype='float32'"):
-            writer.write([0, 1], tokens * 1e5)
+            writer.write([0, 1], dict(tokens=tokens * 1e5))
         with pytest.raises(ValueError, match='not finite'):
-            writer.write([0, 1], tokens * float('nan'))
+            writer.write([0, 1], dict(tokens=tokens * float('nan')))
         with pytest.raises(ValueError, match='laid out without attention'):
-            writer.write([0, 1], tokens, make_attention()[:2])
-    assert not read_token_file(path, 'the key', True).filled.any()
+            writer.write([0, 1], dict(tokens=tokens, attention=make_attention()[:2]))
+    assert not read_cache(path, 'the key', True).filled.any()
 
 
 def test_missing_or_other_attention_is_refused(tmp_path: Path) -> None:
     path, tokens, looks = tmp_path / 'x.safetensors', make_tokens(), make_attention()
-    create_token_file(path, SHAPE, 'float16', 'the key', attention=True)
-    with TokenWriter(path) as writer:
-        with pytest.raises(ValueError, match='returned no attention'):
-            writer.write([0], tokens[:1])
-        with pytest.raises(ValueError, match=r'attention of shape \(1, 3, 3\) where'):
-            writer.write([0], tokens[:1], looks[:1, 1:, 1:])
-        with pytest.raises(ValueError, match='not finite'):
-            writer.write([0], tokens[:1], looks[:1] * float('nan'))
-    table = read_token_file(path, 'the key', True)
+    layout(attention=True).create(path)
+    with RowWriter(path, layout(attention=True)) as writer:
+        for attention, words in (
+            (None, 'returned no attention'),
+            (looks[:1, 1:, 1:], r'attention of shape \(1, 3, 3\) where'),
+            (looks[:1] * float('nan'), 'not finite'),
+        ):
+            given = {} if attention is None else dict(attention=attention)
+            with pytest.raises(ValueError, match=words):
+                writer.write([0], dict(tokens=tokens[:1], **given))
+    table = read_cache(path, 'the key', True)
     assert not table.filled.any()
-    assert not table.tokens.any()
+    assert not table.contents['tokens'].any()
 
 
 def test_unknown_dtype() -> None:
@@ -254,4 +311,4 @@ def test_a_file_of_other_contents_is_named(tmp_path):
         with pytest.raises(
             FileError, match=r'other\.safetensors is not a teacher cache'
         ):
-            read_token_file(path, 'the key', True)
+            read_cache(path, 'the key', True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medic_mm.checks import require, require_number
 from medic_mm.errors import FileError, UserError
+from medic_mm.helpers import listed
 from medic_mm.models.teachers.base import FrozenTeacher, TeacherOutput
-from medic_mm.models.teachers.cache.file import DTYPES, TokenTable, read_token_file
+from medic_mm.models.teachers.cache.file import DTYPES, CacheTable, read_cache
 from medic_mm.models.vit.attention import ClassAttention
 from medic_mm.registry import MODELS
 
@@ -39,15 +41,12 @@ class CachedTeacher(FrozenTeacher):
                 cache_dir='work_dirs/teacher_cache'))
         custom_hooks = [dict(type='medic_mm.TeacherCacheHook')]
 
-    It is called as :class:`FrozenTeacher` is. ``init_weights`` still loads the
-    teacher's weights: they are part of the cache's key, and a few samples are computed
-    afresh to check a cache. Afterwards the network rests on the CPU. Like the teacher
-    itself it has no parameters and no state, and copies of the model share it.
+    ``init_weights`` still loads the teacher's weights: they are part of the cache's
+    key, and a few samples are computed afresh to check a cache. Afterwards the network
+    rests on the CPU. Only training images are in the cache; for others call
+    :attr:`teacher`. What a cache does not keep or set is the teacher's.
 
-    Only training images are in the cache. For other images call :attr:`teacher`.
-
-    Evolved masks need ``attention=True``. A cache with attention is a file of its own;
-    both kinds may lie in one folder.
+    Evolved masks need ``attention=True``. A cache with attention is a file of its own.
 
     Args:
         teacher: The frozen teacher, or its config.
@@ -87,22 +86,32 @@ class CachedTeacher(FrozenTeacher):
             f'CachedTeacher keeps tokens, but {type(built).__name__} gives queries, '
             f"keys and values: use 'medic_mm.{type(built).__name__}' without a cache",
         )
-        if attention:
-            _require_attention(built)
+        name, grid, native = type(built).__name__, tuple(built.grid), built.native_grid
+        require(
+            not attention or grid == native,
+            f'attention=True of CachedTeacher needs the own grid of {name}, {native}, '
+            f'but teacher.output_grid={grid}: leave it out, and set teacher.input_size '
+            'to fit',
+        )
+        require(
+            not attention or built.gives_attention,
+            f'attention=True of CachedTeacher, but the attention of {name} cannot be '
+            'read: use another model, or masks that need no attention',
+        )
         # a tuple hides the teacher from nn.Module's registration
         self._held = (built,)
-        self.embed_dims = built.embed_dims
-        self.patch_size = built.patch_size
-        self.grid = built.grid
-        self.native_grid = built.native_grid
-        self.input_size = built.input_size
-        self.input_norm = built.input_norm
         self.cache_dir = Path(cache_dir).expanduser()
         self.dtype = dtype
         self.in_memory_gb = in_memory_gb
         self.attention = attention
-        self._table: TokenTable | None = None
-        self._num_views = 0
+        self._table: CacheTable | None = None
+        self._path, self._num_views = Path(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Sizes, grids, statistics and all else of the teacher."""
+        if '_held' not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.teacher, name)
 
     @property
     def gives_attention(self) -> bool:
@@ -120,16 +129,6 @@ class CachedTeacher(FrozenTeacher):
     def network(self) -> nn.Module:
         """The teacher's network."""
         return self.teacher.network
-
-    @property
-    def random_weights(self) -> bool:
-        """Whether the teacher runs with random weights."""
-        return self.teacher.random_weights
-
-    @property
-    def ready(self) -> bool:
-        """Whether the teacher has its weights."""
-        return self.teacher.ready
 
     @property
     def filled(self) -> Tensor:
@@ -158,17 +157,19 @@ class CachedTeacher(FrozenTeacher):
         """Answer from the file ``path``: row ``i * num_views + v`` is image i's view v.
 
         Raises:
-            FileError: where the file is torn, has another key, or lacks attention.
+            FileError: where the file is torn, has another key, lacks attention, or a
+                row of it is damaged.
         """
         in_memory = path.stat().st_size <= self.in_memory_gb * 1e9
-        table = read_token_file(path, key, in_memory)
-        if self.attention and table.attention is None:
+        table = read_cache(path, key, in_memory)
+        if self.attention and 'attention' not in table.contents:
             raise FileError(
                 f'the teacher cache {path} has no attention, but CachedTeacher has '
                 'attention=True: remove it to build it anew'
             )
-        self._table = table
-        self._num_views = num_views
+        self._table, self._path, self._num_views = table, path, num_views
+        if in_memory:  # of a larger one, each row is checked when it is first read
+            self._require_sound(table.filled.nonzero()[:, 0])
 
     def forward(
         self,
@@ -192,7 +193,7 @@ class CachedTeacher(FrozenTeacher):
             float32 tokens, and attention, on the device of ``images``.
 
         Raises:
-            FileError: where no cache is attached, or an image is not in it.
+            FileError: where no cache is attached, or an image is not in it or damaged.
             UserError: where attention is asked for that is not kept, or a meta key is
                 missing.
         """
@@ -204,15 +205,15 @@ class CachedTeacher(FrozenTeacher):
             )
         table = self._attached()
         index = self._index(data_samples)
-        tokens = _gather(table.tokens, index, images.device)
-        out = TeacherOutput(
-            patch_tokens=tokens[:, 1:].float(), cls_token=tokens[:, 0].float()
-        )
+        tokens = _gather(table.contents['tokens'], index, images.device)
+        # contiguous each, as a teacher's own are
+        out = TeacherOutput(tokens[:, 1:].float(), tokens[:, 0].float())
         if attention:
-            out.attention = _gather(table.attention, index, images.device).float()
+            maps = _gather(table.contents['attention'], index, images.device)
+            out.attention = maps.float()
         return out
 
-    def _attached(self) -> TokenTable:
+    def _attached(self) -> CacheTable:
         if self._table is None:
             raise FileError(
                 'CachedTeacher has no cache yet: add '
@@ -249,22 +250,20 @@ class CachedTeacher(FrozenTeacher):
                 f'cache was filled, which holds readable training images only: remove '
                 f'the cache in cache_dir={str(self.cache_dir)!r} to fill it again'
             )
+        self._require_sound(index)
         return index
 
-
-def _require_attention(teacher: FrozenTeacher) -> None:
-    name = type(teacher).__name__
-    require(
-        tuple(teacher.grid) == tuple(teacher.native_grid),
-        f'attention=True of CachedTeacher needs the own grid of {name}, '
-        f'{tuple(teacher.native_grid)}, but teacher.output_grid={tuple(teacher.grid)}: '
-        'leave it out, and set teacher.input_size to fit',
-    )
-    require(
-        teacher.gives_attention,
-        f'attention=True of CachedTeacher, but the attention of {name} cannot be read: '
-        'use another model, or masks that need no attention',
-    )
+    def _require_sound(self, rows: Tensor) -> None:
+        if wrong := self._attached().damaged(rows):
+            names = (
+                'image {} view {}'.format(*divmod(row, self._num_views))
+                for row in wrong
+            )
+            raise FileError(
+                f'the teacher cache {self._path} is damaged, its checksums differ for '
+                f'{listed(names)}: remove {self._path.with_suffix(".*")} to fill it '
+                'again'
+            )
 
 
 def _gather(values: Tensor, index: Tensor, device: torch.device) -> Tensor:

@@ -2,13 +2,15 @@
 
 ::
 
+    checksums  (rows,) int64     CRC-32 of the bytes of a row, contents in their order
     tokens     (rows, 1 + L, D)  class token first, then patch tokens
     attention  (rows, L, L)      only where it was asked for
-    filled     (rows,) bool      False where the image could not be read
+    filled     (rows,) bool      whether the row holds an output
 
-The format is a JSON header in front of the raw data, so a file of full size can be
-laid out first and filled in any order by several processes, in no more memory than a
-batch takes. ``safetensors`` itself writes whole tensors only.
+Its metadata have the ``key``, the ``version`` of this format, and the ``contents`` of a
+row (``'tokens attention'``; another teacher's could be ``'query key value'``). A JSON
+header stands in front of the raw data, so a file of full size is laid out first and
+filled in any order by several processes, in no more memory than a batch takes.
 """
 
 from __future__ import annotations
@@ -17,140 +19,145 @@ import errno
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from medic_mm.checks import require
 from medic_mm.errors import DiskError, FileError, UserError
 
 DTYPES = {'float16': torch.float16, 'float32': torch.float32}
-_NAMES = ('tokens', 'attention', 'filled')
+#: Of the format; files from before it was counted have version 1.
+VERSION = '2'
 _CODES = {'float16': 'F16', 'float32': 'F32'}
-_TYPES = {'F16': torch.float16, 'F32': torch.float32, 'BOOL': torch.bool}
+_BYTES = {'I64': 8, 'F16': 2, 'F32': 4, 'BOOL': 1}
 
 
-@dataclass
-class TokenTable:
-    """Contents of a token file.
+@dataclass(frozen=True)
+class Layout:
+    """What a cache holds.
 
     Attributes:
-        tokens: ``(rows, 1 + L, D)``, float16 or float32.
-        filled: ``(rows,)``, bool: which rows hold a teacher output.
-        attention: ``(rows, L, L)``, of the tokens' dtype; None where the file has none.
+        key: Key of the cache.
+        rows: Number of rows.
+        dtype: ``'float16'`` or ``'float32'``, of all contents.
+        contents: Name of each of a row's contents to its shape.
     """
 
-    tokens: Tensor
-    filled: Tensor
-    attention: Tensor | None = None
+    key: str
+    rows: int
+    dtype: str
+    contents: dict[str, tuple[int, ...]]
+
+    def header(self) -> tuple[bytes, dict[str, int], int]:
+        """The file's first bytes, where each tensor begins, and bytes in all."""
+        code = _CODES[self.dtype]
+        parts: dict[str, tuple[str, list[int]]] = {'checksums': ('I64', [self.rows])}
+        for name, shape in self.contents.items():
+            parts[name] = code, [self.rows, *shape]
+        parts['filled'] = 'BOOL', [self.rows]
+        about = dict(key=self.key, version=VERSION, contents=' '.join(self.contents))
+        header: dict[str, Any] = {'__metadata__': {'format': 'pt', **about}}
+        end = 0
+        for name, (code, sizes) in parts.items():
+            start, end = end, end + math.prod(sizes) * _BYTES[code]
+            header[name] = dict(dtype=code, shape=sizes, data_offsets=[start, end])
+        text = json.dumps(header).encode()
+        text += b' ' * (-len(text) % 8)  # keeps the data aligned
+        first = len(text).to_bytes(8, 'little') + text
+        starts = {name: len(first) + header[name]['data_offsets'][0] for name in parts}
+        return first, starts, len(first) + end
+
+    def create(self, path: Path) -> None:
+        """Lay out a file in which no row is filled yet.
+
+        Raises:
+            FileExistsError: if ``path`` is there already.
+        """
+        first, _, size = self.header()
+        with path.open('xb') as file:
+            file.write(first)
+            file.truncate(size)
+
+    def is_of(self, path: Path) -> bool:
+        """Whether a file was laid out like this."""
+        first, _, size = self.header()
+        with path.open('rb') as file:
+            return path.stat().st_size == size and file.read(len(first)) == first
 
 
-def _header(
-    shape: Sequence[int], dtype: str, key: str, attention: bool
-) -> tuple[bytes, int]:
-    """The file's first bytes, and how many bytes of data follow."""
-    rows, tokens, dims = shape
-    parts = {'tokens': (_CODES[dtype], [rows, tokens, dims])}
-    if attention:
-        parts['attention'] = (_CODES[dtype], [rows, tokens - 1, tokens - 1])
-    parts['filled'] = ('BOOL', [rows])
-    header: dict[str, dict] = {'__metadata__': {'format': 'pt', 'key': key}}
-    end = 0
-    for name, (code, sizes) in parts.items():
-        start, end = end, end + math.prod(sizes) * _TYPES[code].itemsize
-        header[name] = {'dtype': code, 'shape': sizes, 'data_offsets': [start, end]}
-    text = json.dumps(header).encode()
-    text += b' ' * (-len(text) % 8)  # keeps the data aligned
-    return len(text).to_bytes(8, 'little') + text, end
+class RowWriter:
+    """Fills rows of a file with this layout; a context manager, which syncs the disk.
 
-
-def token_file_size(
-    shape: Sequence[int], dtype: str, key: str, attention: bool = False
-) -> int:
-    """Bytes of a file for tokens of ``shape (rows, 1 + L, D)``."""
-    header, data = _header(shape, dtype, key, attention)
-    return len(header) + data
-
-
-def create_token_file(
-    path: Path, shape: Sequence[int], dtype: str, key: str, attention: bool = False
-) -> None:
-    """Lay out a file in which no row is filled yet.
-
-    Raises:
-        FileExistsError: if ``path`` is there already.
-    """
-    header, data = _header(shape, dtype, key, attention)
-    with path.open('xb') as file:
-        file.write(header)
-        file.truncate(len(header) + data)
-
-
-@dataclass
-class _Part:
-    """Where a tensor begins in the file, and the shape and dtype of its rows."""
-
-    start: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
-class TokenWriter:
-    """Fills rows of a file laid out by :func:`create_token_file`.
-
-    Several processes may write to one file, each its own rows. A context manager:
-    leaving it brings the data to the disk.
+    Several processes may write to one file, each its own rows.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._folder, self._layout = path.parent, layout
+        _, self._starts, _ = layout.header()
         # unbuffered: a buffer would write back what others wrote in between
         self._file = path.open('r+b', buffering=0)
-        length = int.from_bytes(self._file.read(8), 'little')
-        header = json.loads(self._file.read(length))
-        header.pop('__metadata__')
-        self._parts = {
-            name: _Part(
-                8 + length + part['data_offsets'][0],
-                tuple(part['shape'][1:]),
-                _TYPES[part['dtype']],
-            )
-            for name, part in header.items()
-        }
 
-    def write(
-        self, rows: Sequence[int], tokens: Tensor, attention: Tensor | None = None
-    ) -> None:
-        """Store ``tokens (B, 1 + L, D)`` and ``attention (B, L, L)`` as ``rows``.
+    def write(self, rows: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Store contents ``(B, ...)`` as ``rows``.
 
         Raises:
             UserError: for another shape, values that the file's dtype cannot hold, or
-                attention that is missing or has no place in the file.
+                contents that are missing or have no place in the file.
             DiskError: where the disk has become full.
         """
-        given = {'tokens': tokens, 'attention': attention}
-        values = {name: value for name, value in given.items() if value is not None}
-        if values.keys() != self._parts.keys() - {'filled'}:
-            raise UserError(
-                'the teacher returned no attention: attention=True of CachedTeacher '
-                'needs a teacher that has it'
-                if attention is None
-                else 'the file was laid out without attention'
-            )
+        wanted = self._layout.contents
+        lacking = ', '.join(wanted.keys() - values.keys())
+        require(
+            not lacking,
+            f'the teacher returned no {lacking}: {lacking}=True of CachedTeacher needs '
+            'a teacher that has it',
+        )
+        more = ', '.join(values.keys() - wanted.keys())
+        require(not more, f'the file was laid out without {more}')
         stored = {
-            name: _as_stored(name, value, self._parts[name], len(rows))
-            for name, value in values.items()
+            name: self._as_stored(name, values[name], (len(rows), *shape)).numpy()
+            for name, shape in wanted.items()
         }
-        for name, batch in stored.items():
-            start, row_bytes = self._parts[name].start, batch[0].nbytes
-            for row, value in zip(rows, batch.numpy(), strict=True):
-                self._put(value.tobytes(), start + row * row_bytes)
+        for place, row in enumerate(rows):
+            checksum = 0
+            for name, batch in stored.items():
+                data = batch[place].tobytes()
+                checksum = zlib.crc32(data, checksum)
+                self._put(data, self._starts[name] + row * len(data))
+            checked = checksum.to_bytes(8, 'little')
+            self._put(checked, self._starts['checksums'] + row * len(checked))
+            # at last, so that a row counts only when all of it is there
+            self._put(b'\x01', self._starts['filled'] + row)
+
+    def empty(self, rows: Iterable[int]) -> None:
+        """Mark rows as not filled."""
         for row in rows:
-            self._put(b'\x01', self._parts['filled'].start + row)
+            self._put(b'\x00', self._starts['filled'] + row)
+
+    def _as_stored(self, name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        require(
+            tuple(values.shape) == shape,
+            f'the teacher returned {name} of shape {tuple(values.shape)} where its '
+            f'grid and embed_dims promise {shape}',
+        )
+        dtype = DTYPES[self._layout.dtype]
+        stored = values.to('cpu', dtype).contiguous()
+        if not stored.isfinite().all():
+            raise UserError(
+                f'teacher outputs of magnitude {values.abs().max():g} do not fit into '
+                f"{dtype}: set dtype='float32' of CachedTeacher"
+                if values.isfinite().all()
+                else 'the teacher returned values that are not finite: check its '
+                'weights, and mean and std of data_preprocessor'
+            )
+        return stored
 
     def _put(self, data: bytes, offset: int) -> None:
         while data:
@@ -166,75 +173,91 @@ class TokenWriter:
                 ) from error
             data, offset = data[written:], offset + written
 
-    def __enter__(self) -> TokenWriter:
+    def __enter__(self) -> RowWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._file:
-            if error is None:
+            if kind is None:
                 os.fsync(self._file.fileno())
 
 
-def _as_stored(name: str, values: Tensor, part: _Part, count: int) -> Tensor:
-    if tuple(values.shape) != (count, *part.shape):
-        raise UserError(
-            f'the teacher returned {name} of shape {tuple(values.shape)} where its '
-            f'grid and embed_dims promise {(count, *part.shape)}'
-        )
-    stored = values.to('cpu', part.dtype).contiguous()
-    if not stored.isfinite().all():
-        raise UserError(
-            f'teacher outputs of magnitude {values.abs().max():g} do not fit into '
-            f"{part.dtype}: set dtype='float32' of CachedTeacher"
-            if values.isfinite().all()
-            else 'the teacher returned values that are not finite: check its weights, '
-            'and mean and std of data_preprocessor'
-        )
-    return stored
+@dataclass
+class CacheTable:
+    """Contents of a cache file: ``(rows, ...)`` each, and which rows hold an output."""
+
+    contents: dict[str, Tensor]
+    checksums: Tensor
+    filled: Tensor
+    sound: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sound = torch.zeros_like(self.filled)
+
+    def damaged(self, rows: Tensor) -> list[int]:
+        """Those of some filled rows whose bytes are not those that were written.
+
+        A row that was found sound is not looked at again.
+        """
+        wrong = []
+        for row in rows[~self.sound[rows]].tolist():
+            checksum = 0
+            for values in self.contents.values():
+                checksum = zlib.crc32(values[row].numpy(), checksum)
+            self.sound[row] = checksum == int(self.checksums[row])
+            if not self.sound[row]:
+                wrong.append(row)
+        return wrong
 
 
-def read_token_file(path: Path, key: str, in_memory: bool) -> TokenTable:
-    """Open a token file.
+def version_of(path: Path) -> str:
+    """Version of a file's format.
+
+    Of a file that cannot be read it is the present one: :func:`read_cache` says why.
+    """
+    try:
+        with safe_open(path, framework='pt') as file:
+            return (file.metadata() or {}).get('version', '1')
+    except (SafetensorError, OSError):
+        return VERSION
+
+
+def read_cache(path: Path, key: str, in_memory: bool) -> CacheTable:
+    """Open a cache file.
 
     Args:
         path: The file.
         key: The key that it was made with.
-        in_memory: Read all now; otherwise tokens and attention stay memory-mapped and
-            only the rows that are asked for are read.
+        in_memory: Read all now; otherwise the contents stay memory-mapped and only the
+            rows that are asked for are read.
 
     Raises:
         FileError: where the file is torn, or has another key or other contents.
     """
     try:
         with safe_open(path, framework='pt') as file:
-            names = file.keys()
-            parts = {name: file.get_tensor(name) for name in names}
-            found = (file.metadata() or {}).get('key')
-    except SafetensorError as error:
+            parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        remedy = (
+            'remove it to build it anew'
+            if isinstance(error, SafetensorError)
+            else "see to the file's permissions and its disk"
+        )
         raise FileError(
-            f'the teacher cache {path} cannot be read ({error}): remove it to build it '
-            'anew'
+            f'the teacher cache {path} cannot be read ({error}): {remedy}'
         ) from error
-    except OSError as error:
-        raise FileError(
-            f"the teacher cache {path} cannot be read ({error}): see to the file's "
-            'permissions and its disk'
-        ) from error
-    if found != key:
+    if (found := about.get('key')) != key:
         raise FileError(
             f'the teacher cache {path} has the key {found} in place of {key}: remove '
             'it to build it anew'
         )
+    names = about.get('contents', '').split()
     rows = {len(values) for values in parts.values()}
-    if not {'tokens', 'filled'} <= parts.keys() <= {*_NAMES} or len(rows) != 1:
+    if parts.keys() != {'checksums', 'filled', *names} or len(rows) != 1 or not names:
         raise FileError(
             f'{path} is not a teacher cache: remove it to build one in its place'
         )
     # get_tensor maps the file; a copy is what brings it into memory
-    copied = parts if in_memory else ('filled',)
-    return TokenTable(**{k: v.clone() if k in copied else v for k, v in parts.items()})
+    contents = {k: parts[k].clone() if in_memory else parts[k] for k in names}
+    return CacheTable(contents, parts['checksums'].clone(), parts['filled'].clone())

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial as partial_function
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +24,35 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medic_mm.checks import require_number
-from medic_mm.errors import DiskError, UserError
+from medic_mm.errors import DiskError, FileError, UserError
 from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers.cache.cached import CachedTeacher
-from medic_mm.models.teachers.cache.check import require_agreement
 from medic_mm.models.teachers.cache.file import (
-    TokenWriter,
-    create_token_file,
-    token_file_size,
+    VERSION,
+    Layout,
+    RowWriter,
+    read_cache,
+    version_of,
 )
-from medic_mm.models.teachers.cache.key import cache_key, dataset_config, describe
-from medic_mm.models.teachers.cache.space import make_folder, require_space
-from medic_mm.models.teachers.cache.view_rows import (
-    RowCollate,
+from medic_mm.models.teachers.cache.fill import Progress, new_cache
+from medic_mm.models.teachers.cache.views import (
     ViewRows,
+    collate_rows,
+    dataset_config,
+    describe,
     innermost_dataset,
+    layout_of,
 )
 from medic_mm.randomness import preserved_randomness
 from medic_mm.registry import HOOKS
 
-_SECONDS_BETWEEN_REPORTS = 10.0
+#: Largest deviation of a recomputed value, as a part of itself plus the root mean
+#: square of its token or row of attention. Wide enough for float16 and for another
+#: device's reduced precision, far too narrow for another crop or other weights.
+TOLERANCE = 0.01
+#: The step between the smallest values of float16. A patch that looks at the class
+#: token alone has nothing but such values for the patches.
+SMALLEST_STEP = 2.0**-24
 
 
 @HOOKS.register_module()
@@ -57,22 +60,20 @@ class TeacherCacheHook(Hook):
     """Has a cache ready for the model's ``CachedTeacher`` when training starts.
 
     A cache is a file ``<data set>-<key>.safetensors`` in ``cache_dir``, with a JSON
-    file beside it that says what it was made from. The key is the SHA-256 over that:
-    the teacher's fingerprint; the data set (config, number and records of images,
-    sizes and times of files); the pipeline's config up to and with ``FixedView``
-    (which fixes the image size as well), its views and seed; the student's
-    normalisation; dtype and shape; attention where it is kept.
+    file of what it was made from. The key is the SHA-256 over that, see
+    :func:`~medic_mm.models.teachers.cache.views.describe`.
 
     Without a file of that key all views of all images go through the pipeline, the
     model's preprocessor and the teacher (in float32, whatever the precision of
     training, so that all runs can share the file); every process does an equal part.
-    The file gets its name only when it is complete, on the disk and checked. An
-    build that is killed leaves a ``.partial`` file, which is never used: the next one
-    starts anew, and names it.
+    The file gets its name only when it is complete, on the disk and checked. A fill
+    that is killed leaves a ``.partial`` file, and the next one goes on where it
+    stopped. A file of an earlier format is filled anew.
 
     The check, also of a file that was there, computes a few samples afresh. It finds
     changed data or weights that the key does not see, and random transforms outside
-    ``FixedView``. Training draws the same random numbers with and without all this.
+    ``FixedView``. Each row has a checksum as well, against damage on the disk.
+    Training draws the same random numbers with and without all this.
 
     Args:
         batch_size: Images a batch while filling. Default: that of training.
@@ -105,10 +106,17 @@ class TeacherCacheHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Fill or check the cache and attach it to the teacher."""
         model = unwrapped(runner.model)
-        cached = find_cached_teacher(model)
+        cached = getattr(model, 'target_generator', None)
         if cached is None:
             runner.logger.info('The model has no teacher: nothing to cache.')
             return
+        if not isinstance(cached, CachedTeacher):
+            raise UserError(
+                f'TeacherCacheHook needs one CachedTeacher in the model, but '
+                f'target_generator is {type(cached).__name__}: set target_generator='
+                "dict(type='medic_mm.CachedTeacher', teacher=dict(...)), or drop the "
+                'hook'
+            )
         dataset = innermost_dataset(runner.train_dataloader.dataset)
         with preserved_randomness(model.data_preprocessor.device):
             self._prepare(_Training(runner, model, cached, dataset))
@@ -116,21 +124,33 @@ class TeacherCacheHook(Hook):
 
     def _prepare(self, training: _Training) -> None:
         cached, logger = training.cached, training.runner.logger
-        views = ViewRows(training.dataset)
-        config = dataset_config(training.runner.cfg)
         shared: list[Any] = [None, False]
         if is_main_process():
+            config = dataset_config(training.runner.cfg)
             shared[0] = describe(training.model, cached, training.dataset, config)
-            shared[1] = _cache_path(cached, shared[0]).exists()
+            path = cached.cache_dir / _file_name(shared[0])
+            shared[1] = path.exists() and _has_present_format(path, logger)
         broadcast_object_list(shared)
         description, exists = shared
-        path, key = _cache_path(cached, description), cache_key(description)
+        layout, views = layout_of(description), description['num_views']
+        path = cached.cache_dir / _file_name(description)
         if not exists:
-            with _new_file(path, description, logger) as partial:
-                self._fill(partial, training)
+            with new_cache(path, layout, description, logger) as partial:
+                logger.info(
+                    'Filling the teacher cache %s: %d images x %d views, %d bytes.',
+                    path,
+                    description['images'],
+                    views,
+                    layout.header()[2],
+                )
+                self._fill(partial, layout, training)
                 barrier()
-                cached.attach(partial, key, views.num_views)
-                self._verify(path, training, is_new=True)
+                cached.attach(partial, layout.key, views)
+                try:
+                    self._verify(path, training, is_new=True)
+                except UserError:
+                    partial.unlink(missing_ok=True)  # what it holds is of no use
+                    raise
         elif not path.exists():
             raise DiskError(
                 f'cache_dir={str(cached.cache_dir)!r} of CachedTeacher is not on a '
@@ -139,30 +159,38 @@ class TeacherCacheHook(Hook):
             )
         else:
             logger.info('Teacher cache %s is there: no need to fill it.', path)
-            cached.attach(path, key, views.num_views)
+            cached.attach(path, layout.key, views)
             self._verify(path, training, is_new=False)
-        _report_gaps(cached.filled, views, logger)
+        missing = (~cached.filled).nonzero()[:, 0].tolist()
+        if images := sorted({row // views for row in missing}):
+            logger.warning(
+                '%d images could not be read and have no teacher output, first: %s.',
+                len(images),
+                images[:5],
+            )
 
-    def _fill(self, path: Path, training: _Training) -> None:
-        """Compute this process's part of the rows."""
+    def _fill(self, path: Path, layout: Layout, training: _Training) -> None:
+        """Compute this process's part of the rows that are missing."""
         theirs = training.runner.train_dataloader
         workers = self.num_workers
-        total = ViewRows(training.dataset).total
+        missing = (~read_cache(path, layout.key, False).filled).nonzero()[:, 0].tolist()
+        barrier()  # all have looked before one writes
         rank, processes = get_rank(), get_world_size()
-        rows = range(total * rank // processes, total * (rank + 1) // processes)
+        count = len(missing)
+        rows = missing[count * rank // processes : count * (rank + 1) // processes]
+        if not rows:
+            return
         loader = DataLoader(
             ViewRows(training.dataset, rows),
             batch_size=self.batch_size or theirs.batch_size or 64,
             num_workers=theirs.num_workers if workers is None else workers,
-            collate_fn=RowCollate(theirs.collate_fn),
+            collate_fn=partial_function(collate_rows, theirs.collate_fn),
         )
-        progress = _Progress(len(rows), training.runner.logger)
-        with TokenWriter(path) as writer:
-            for filled, data in loader:
+        progress = Progress(len(rows), training.runner.logger)
+        with RowWriter(path, layout) as writer:
+            for found, data in loader:
                 if data is not None:
-                    writer.write(
-                        filled, *training.encode(training.cached.teacher, data)
-                    )
+                    writer.write(found, training.encode(training.cached.teacher, data))
                 progress.advance(loader.batch_size)
 
     def _verify(self, path: Path, training: _Training, is_new: bool) -> None:
@@ -179,24 +207,34 @@ class TeacherCacheHook(Hook):
         generator = np.random.default_rng(training.runner.seed)
         rows = generator.choice(candidates, count, replace=False)
         views = ViewRows(training.dataset, rows)
-        collate = RowCollate(training.runner.train_dataloader.collate_fn)
-        found, data = collate([views[i] for i in range(count)])
+        items = [views[i] for i in range(count)]
+        found, data = collate_rows(training.runner.train_dataloader.collate_fn, items)
+        again = f'remove {path.with_suffix(".*")} to fill it again'
         if len(found) < count:
             raise UserError(
                 f'{count - len(found)} of {count} images that could be read when the '
                 f'teacher cache {path} was filled cannot be read now: make them '
-                'readable again'
-                + (
-                    ''
-                    if is_new
-                    else f', or remove {path.with_suffix(".*")} to fill '
-                    'it again without them'
-                )
+                'readable again' + ('' if is_new else f', or {again} without them')
             )
         stored = training.encode(training.cached, data)
         fresh = training.encode(training.cached.teacher, data)
-        names = [divmod(row, views.num_views) for row in found]
-        require_agreement(stored, fresh, names, path, is_new)
+        agrees = [_agree(stored[name], fresh[name].float()) for name in stored]
+        wrong = [
+            'image {} view {}'.format(*divmod(row, views.num_views))
+            for row, *same in zip(found, *agrees, strict=True)
+            if not all(same)
+        ]
+        outside = 'a random transform stands outside FixedView'
+        if wrong:
+            raise FileError(
+                f'the teacher cache {path} disagrees with the teacher for '
+                f'{", ".join(wrong)} ({len(wrong)} of {count} checked): '
+                + (
+                    f'{outside}: move it inside'
+                    if is_new
+                    else f'{again}; if that does not help, {outside}'
+                )
+            )
         training.runner.logger.info('%d rows of the teacher cache were checked.', count)
 
 
@@ -208,10 +246,10 @@ class _Training:
     dataset: BaseDataset
 
     @torch.no_grad()
-    def encode(self, teacher: nn.Module, data: Any) -> tuple[Tensor, Tensor | None]:
+    def encode(self, teacher: nn.Module, data: Any) -> dict[str, Tensor]:
         """Batch of the data loader to what a cache keeps, as the algorithm does it.
 
-        Tokens ``(B, 1 + L, D)``, and attention ``(B, L, L)`` where it is kept.
+        ``tokens (B, 1 + L, D)``, and ``attention (B, L, L)`` where it is kept.
         """
         preprocessor = self.model.data_preprocessor
         batch = preprocessor(data, True)
@@ -229,124 +267,31 @@ class _Training:
             attention=self.cached.attention,
         )
         tokens = torch.cat([out.cls_token[:, None], out.patch_tokens], dim=1)
-        return tokens, out.attention
+        kept = {} if out.attention is None else {'attention': out.attention}
+        return {'tokens': tokens, **kept}
 
 
-def find_cached_teacher(model: nn.Module) -> CachedTeacher | None:
-    """The model's ``CachedTeacher``; None where the model has no teacher at all.
-
-    Raises:
-        UserError: where the teacher is another one, or not loaded.
-    """
-    found = [part for part in model.modules() if isinstance(part, CachedTeacher)]
-    teacher = getattr(model, 'target_generator', None)
-    if not found and teacher is None:
-        return None
-    if len(found) != 1:
-        raise UserError(
-            f'TeacherCacheHook needs one CachedTeacher in the model but finds '
-            f"{len(found)}: set target_generator=dict(type='medic_mm.CachedTeacher', "
-            'teacher=dict(...)), or drop the hook'
-        )
-    if not found[0].ready:
-        raise UserError(
-            "the teacher of CachedTeacher has no weights: the model's init_weights "
-            'must reach it'
-        )
-    return found[0]
+def _file_name(description: dict[str, Any]) -> str:
+    key = layout_of(description).key
+    return f'{description["dataset_class"]}-{key[:24]}.safetensors'
 
 
-def _cache_path(cached: CachedTeacher, description: dict[str, Any]) -> Path:
-    name = f'{description["dataset_class"]}-{cache_key(description)[:24]}.safetensors'
-    return cached.cache_dir / name
-
-
-@contextmanager
-def _new_file(path: Path, description: dict, logger: MMLogger) -> Iterator[Path]:
-    """A laid-out file to fill; gets its name ``path`` if the body succeeds."""
-    shared = [path.with_suffix(f'.{uuid.uuid4().hex[:8]}.partial')]
-    broadcast_object_list(shared)
-    partial = shared[0]
-    if is_main_process():
-        make_folder(path.parent)
-    try:
-        if is_main_process():
-            _lay_out(partial, path, description, logger)
-        barrier()
-        yield partial
-        barrier()
-        if is_main_process():
-            os.replace(partial, path)
-            _describe_beside(path, description)
-        barrier()
-    finally:
-        if is_main_process():
-            partial.unlink(missing_ok=True)
-
-
-def _lay_out(partial: Path, path: Path, description: dict, logger: MMLogger) -> None:
-    """Create the file to fill, after saying how large it is."""
-    layout = (
-        description['shape'],
-        description['dtype'],
-        cache_key(description),
-        'attention_shape' in description,
-    )
-    size, free = token_file_size(*layout), shutil.disk_usage(path.parent).free
-    logger.info(
-        'Filling the teacher cache %s: %d images x %d views, %d bytes (%.3g GB).',
-        path,
-        description['images'],
-        description['num_views'],
-        size,
-        size / 1e9,
-    )
-    require_space(path.parent, size, free, logger)
-    create_token_file(partial, *layout)
-
-
-def _describe_beside(path: Path, description: dict[str, Any]) -> None:
-    about = {
-        'what': f'Outputs of a frozen teacher for fixed views, in {path.name}; '
-        'medic_mm.TeacherCacheHook made them and uses them again.',
-        'rows': 'Row i * num_views + v: view v of image i; class token, then patches.',
-        'to_clear': 'Remove both files; the next training fills the cache again.',
-        'bytes': path.stat().st_size,
-        'key': cache_key(description),
-        'made_from': description,
-    }
-    path.with_suffix('.json').write_text(json.dumps(about, indent=2) + '\n')
-
-
-def _report_gaps(filled: Tensor, views: ViewRows, logger: MMLogger) -> None:
-    missing = (~filled).nonzero()[:, 0].tolist()
-    images = sorted({row // views.num_views for row in missing})
-    if images:
+def _has_present_format(path: Path, logger: MMLogger) -> bool:
+    version = version_of(path)
+    if version != VERSION:
         logger.warning(
-            '%d images could not be read and have no teacher output, first: %s.',
-            len(images),
-            images[:5],
+            'The teacher cache %s has format %s, but this version of medic_mm uses '
+            'format %s: it is filled anew.',
+            path,
+            version,
+            VERSION,
         )
+    return version == VERSION
 
 
-class _Progress:
-    """Log lines with the time left, some seconds apart."""
-
-    def __init__(self, total: int, logger: MMLogger) -> None:
-        self.total, self.logger, self.done = total, logger, 0
-        self.start = self.last = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        self.done = min(self.done + count, self.total)
-        now = time.monotonic()
-        if now - self.last < _SECONDS_BETWEEN_REPORTS and self.done < self.total:
-            return
-        self.last = now
-        left = (now - self.start) / self.done * (self.total - self.done)
-        self.logger.info(
-            'Teacher cache: %d of %d views (%d %%), %.0f s left.',
-            self.done,
-            self.total,
-            100 * self.done // self.total,
-            left,
-        )
+def _agree(stored: Tensor, fresh: Tensor) -> list[bool]:
+    """For each of the B, whether all values are within the tolerance."""
+    scale = fresh.abs() + fresh.square().mean(-1, keepdim=True).sqrt()
+    # written so that a NaN counts as a deviation
+    within = (stored - fresh).abs() <= TOLERANCE * scale + SMALLEST_STEP
+    return within.flatten(1).all(1).tolist()

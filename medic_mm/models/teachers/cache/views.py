@@ -1,23 +1,107 @@
-"""What a cache of teacher outputs depends on, and the key made from it."""
+"""The fixed views that a teacher cache holds, in order, and the key made from them."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from medic_mm.datasets.data_preprocessor import require_statistics, swaps_channels
+from medic_mm.datasets.transforms.fixed_view import FixedView
 from medic_mm.errors import UserError
 from medic_mm.models.teachers.cache.cached import CachedTeacher
-from medic_mm.models.teachers.cache.view_rows import fixed_view_position
+from medic_mm.models.teachers.cache.file import Layout
+
+
+def innermost_dataset(dataset: Any) -> BaseDataset:
+    """The data set with the pipeline, inside ``RepeatDataset`` and its like.
+
+    Raises:
+        UserError: where there is none, or several, whose indices would collide.
+    """
+    inner = dataset
+    while not hasattr(inner, 'pipeline') and hasattr(inner, 'dataset'):
+        inner = inner.dataset
+    if not isinstance(inner, BaseDataset):
+        raise UserError(
+            f'the teacher cache needs one mmengine.BaseDataset, but the training data '
+            f'are a {type(inner).__name__}: fixed views are counted by the index in '
+            'one data set'
+        )
+    return inner
+
+
+def fixed_view_position(dataset: BaseDataset) -> int:
+    """Index of ``FixedView`` in the pipeline of ``dataset``.
+
+    Raises:
+        UserError: where there is none, or more than one.
+    """
+    transforms = dataset.pipeline.transforms
+    found = [i for i, t in enumerate(transforms) if isinstance(t, FixedView)]
+    if len(found) != 1:
+        raise UserError(
+            f'the training pipeline has {len(found)} FixedView but the teacher cache '
+            'needs exactly one: wrap all random augmentations in '
+            "dict(type='medic_mm.FixedView', transforms=[...])"
+        )
+    return found[0]
+
+
+class ViewRows(Dataset):
+    """Row ``i * num_views + v`` is view ``v`` of image ``i``, through the pipeline.
+
+    An item is ``(row, sample)``; the sample is None where an image cannot be read.
+
+    Args:
+        dataset: The training data set; it is not touched.
+        rows: The rows to go through. Default: all.
+    """
+
+    def __init__(self, dataset: BaseDataset, rows: Sequence[int] | None = None) -> None:
+        transforms = dataset.pipeline.transforms
+        self.num_views = transforms[fixed_view_position(dataset)].num_views
+        self.total = len(dataset) * self.num_views
+        self.rows = range(self.total) if rows is None else rows
+        # a shallow copy, so that prepare_data, which data sets override, is used as
+        # it is but with the view chosen here
+        self._pipeline, self._view = dataset.pipeline, 0
+        self._dataset = copy.copy(dataset)
+        self._dataset.pipeline = self._with_view
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        row = int(self.rows[index])
+        image, self._view = divmod(row, self.num_views)
+        return row, self._dataset.prepare_data(image)
+
+    def _with_view(self, results: dict) -> Any:
+        results['view'] = self._view
+        return self._pipeline(results)
+
+
+def collate_rows(
+    collate: Callable, items: Sequence[tuple[int, Any]]
+) -> tuple[list[int], Any]:
+    """Items of :class:`ViewRows` as ``(rows, batch)``, without those not readable.
+
+    ``batch`` is None where none could be read.
+    """
+    kept = [item for item in items if item[1] is not None]
+    rows = [row for row, _ in kept]
+    return rows, collate([sample for _, sample in kept]) if kept else None
 
 
 def dataset_config(config: Mapping) -> Mapping:
@@ -42,7 +126,13 @@ def dataset_config(config: Mapping) -> Mapping:
 def describe(
     model: nn.Module, cached: CachedTeacher, dataset: BaseDataset, config: Mapping
 ) -> dict[str, Any]:
-    """All that the outputs depend on, as JSON; its SHA-256 is the cache's key."""
+    """All that the outputs depend on, as JSON; its SHA-256 is the cache's key.
+
+    The teacher's fingerprint; the data set (config, number and records of images,
+    sizes and times of files); the pipeline's config up to and with ``FixedView`` (which
+    fixes the image size as well), its views and seed; the student's normalisation;
+    dtype and shape; attention where it is kept.
+    """
     position = fixed_view_position(dataset)
     fixed_view = dataset.pipeline.transforms[position]
     preprocessor = model.data_preprocessor
@@ -72,9 +162,15 @@ def describe(
     return description
 
 
-def cache_key(description: dict[str, Any]) -> str:
-    """SHA-256 of a description."""
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+def layout_of(description: dict[str, Any]) -> Layout:
+    """Layout of the cache of a description, whose SHA-256 is the key."""
+    text = json.dumps(description, sort_keys=True)
+    rows, *tokens = description['shape']
+    contents = {'tokens': tuple(tokens)}
+    if 'attention_shape' in description:
+        contents['attention'] = tuple(description['attention_shape'][1:])
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return Layout(key, rows, description['dtype'], contents)
 
 
 def plain(value: Any) -> Any:
