@@ -23,8 +23,8 @@ def write_whole(
 ) -> None:
     """Write a file so that a stop at any moment leaves the old one, or the new one.
 
-    The draft lies beside the file, is synced to disk and renamed. Folders are made
-    where needed.
+    The draft ``.NAME.part`` in the same folder is synced to disk and renamed; one that
+    a killed process left is written over. Folders are made where needed.
 
     Args:
         path: The file.
@@ -36,7 +36,7 @@ def write_whole(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    draft = path.with_name(f'.{path.name}.part')
     try:
         if isinstance(content, str):
             content = content.encode('utf-8', 'surrogateescape')

@@ -20,11 +20,11 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 import medic_mm
+from medic_mm.checkpoints.saving import write_json
 from medic_mm.cli.evaluation_features import features_config
 from medic_mm.cli.evaluation_plan import (
     DATASETS,
@@ -197,7 +197,7 @@ class _Run:
             }
             for metric, value in values.items()
         ]
-        _write(self.result, rows)
+        write_json(self.result, rows)
         found = ', '.join(f'{name} {value:.2f}' for name, value in values.items())
         print(f'{self.task.title}: {found}, {duration(seconds)}', flush=True)
         return [Row(**row) for row in rows]
@@ -212,7 +212,7 @@ class _Run:
         }
         if not file.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            _write(file, ours)
+            write_json(file, ours)
             return
         theirs = json.loads(file.read_text())
         for what, value in ours.items():
@@ -331,13 +331,6 @@ def _below(path: Path, root: Path) -> Path:
         return path.resolve().relative_to(root.resolve())
     except ValueError:
         return short_path(path)
-
-
-def _write(file: Path, content: Any) -> None:
-    """Complete or not at all."""
-    draft = file.with_suffix('.tmp')
-    draft.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(draft, file)
 
 
 def _environment() -> dict[str, str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from medic_mm.checkpoints.openmmlab import read_config_file
 from medic_mm.errors import UserError
-from medic_mm.export.architecture import describe_backbone
 from medic_mm.export.source import read_source
 from medic_mm.helpers import type_name
+from medic_mm.models.vit.architecture import describe_backbone
 from medic_mm.registry import MODELS
 from medic_mm.settings.pretrained import RANDOM
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medic_mm.checkpoints.saving import write_json, write_whole
 from medic_mm.cli.evaluation_plan import LeftOut
 from medic_mm.helpers import duration
 
@@ -82,8 +82,8 @@ class Evaluation:
     def save(self, folder: Path) -> list[Path]:
         """Write ``evaluation.md`` and ``evaluation.json``; returns their paths."""
         files = [folder / 'evaluation.md', folder / 'evaluation.json']
-        files[0].write_text(self.markdown() + '\n', encoding='utf-8')
-        files[1].write_text(json.dumps(self.as_dict(), indent=2) + '\n')
+        write_whole(files[0], self.markdown() + '\n')
+        write_json(files[1], self.as_dict())
         return files
 
 

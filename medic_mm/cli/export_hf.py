@@ -21,12 +21,19 @@ from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.errors import UserError
-from medic_mm.export.architecture import Architecture
-from medic_mm.export.folder import FILES, check_folder, whole_folder, write_folder
-from medic_mm.export.hub import check_login, describe_upload, upload
+from medic_mm.export.folder import (
+    FILES,
+    check_folder,
+    check_login,
+    describe_upload,
+    upload,
+    whole_folder,
+    write_folder,
+)
+from medic_mm.export.load import build_vit
 from medic_mm.export.model_card import write_model_card
-from medic_mm.export.source import PREFIX, Source, read_source
-from medic_mm.export.vit import build_vit, describe_source
+from medic_mm.export.source import PREFIX, Source, describe_source, read_source
+from medic_mm.models.vit.architecture import Architecture
 from medic_mm.registry import MODELS
 from medic_mm.settings.arguments import add_export
 

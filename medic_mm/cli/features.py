@@ -28,8 +28,7 @@ from tqdm import tqdm
 from medic_mm.checkpoints.saving import save_weights
 from medic_mm.datasets.decoding import UnreadableImage, read_image
 from medic_mm.errors import UserError
-from medic_mm.export.load import load_model
-from medic_mm.export.tokens import POOLS, check_request, pooled_tokens
+from medic_mm.export.load import POOLS, check_pool, load_model, pooled_tokens
 from medic_mm.helpers import choose_device
 from medic_mm.settings.arguments import add_shared
 from medic_mm.settings.images import find_images
@@ -120,7 +119,7 @@ def image_features(
     Args:
         model: Of :func:`medic_mm.load_model`.
         paths: Image files.
-        layer: A block from 1, see :func:`medic_mm.export.tokens.pooled_tokens`.
+        layer: A block from 1, see :func:`medic_mm.export.load.pooled_tokens`.
         pool: ``'cls'``, ``'mean'`` or ``'tokens'``.
         batch_size: Images at once.
         workers: Processes that read images; 0: this one.
@@ -130,7 +129,7 @@ def image_features(
         ValueError: for a layer or a pool that the network lacks, a batch size below 1,
             or where no file is an image.
     """
-    check_request(model, layer, pool)
+    check_pool(model, layer, pool)
     if batch_size < 1 or workers < 0:
         raise ValueError(
             f'batch_size={batch_size}, workers={workers}: use 1 or more, 0 or more'

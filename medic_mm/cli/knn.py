@@ -9,7 +9,6 @@ the word ``random``: the backbone before training, for comparison.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from argparse import ArgumentParser, Namespace
@@ -20,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from medic_mm.checkpoints.saving import write_json
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
     Features,
@@ -63,8 +63,7 @@ def run(args: Namespace) -> None:
 def write_report(report: dict[str, Any], out: Path | None) -> None:
     """Write a report as JSON, where a file for it is given."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + '\n')
+        write_json(out, report)
 
 
 def evaluate_knn(

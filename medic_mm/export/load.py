@@ -1,4 +1,4 @@
-"""A pre-trained backbone as a timm network, from wherever it lies."""
+"""A pre-trained backbone as a timm network, from wherever it lies, and its tokens."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from pathlib import Path
 import timm
 from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, cat
 
-from medic_mm.checkpoints import read_state_dict
-from medic_mm.checkpoints.strict import require_numbers
+from medic_mm.checkpoints import convert_keys, read_state_dict
+from medic_mm.checkpoints.strict import load_strictly, require_numbers
 from medic_mm.errors import FileError, MissingFileError, UserError
-from medic_mm.export.preprocessing import build_transforms
-from medic_mm.export.source import read_source
-from medic_mm.export.vit import build_vit, describe_source
+from medic_mm.export.preprocessing import Preprocessing, build_transforms
+from medic_mm.export.source import Source, describe_source, read_source
+from medic_mm.models.vit.architecture import Architecture
+
+#: What :func:`pooled_tokens` gives.
+POOLS = ('cls', 'mean', 'tokens')
 
 _HUB = 'hf-hub:'
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+(@[\w./-]+)?')
@@ -26,11 +30,8 @@ _PREFERRED = tuple(
     f'{start}{name}'
     for start in ('', 'open_clip_')
     for name in (
-        'model.safetensors',
-        'pytorch_model.safetensors',
-        'pytorch_model.bin',
-        'pytorch_model.pth',
-        'model.pth',
+        *('model.safetensors', 'pytorch_model.safetensors'),
+        *('pytorch_model.bin', 'pytorch_model.pth', 'model.pth'),
     )
 )
 _WEIGHT_FILES = ('.pth', '.pt', '.bin', '.safetensors', '.ckpt')
@@ -51,7 +52,7 @@ def load_model(
     pre-training did: a normalised tensor ``(3, H, W)``.
 
     Args:
-        source: A checkpoint of this package (its own config tells the architecture), a
+        source: A checkpoint of this package (its own config gives the architecture), a
             folder of ``tools/export_hf.py`` or of any timm ViT, or the id of such a
             folder on the Hugging Face Hub (``'name/model'``, ``'hf-hub:name/model'``).
         config: Config of the pre-training, for a checkpoint that does not carry it.
@@ -61,14 +62,18 @@ def load_model(
     Raises:
         FileNotFoundError: for no such file or folder.
         ValueError: for a backbone that timm's ViT cannot be.
-        RuntimeError: for a file that is torn, carries code, is no checkpoint of a
+        RuntimeError: for a file that is torn, carries code, is not a checkpoint of a
             backbone or has no config; a folder or an id that timm cannot load.
     """
     path = Path(source)
     if path.is_file():
-        model = _from_checkpoint(path, config, num_classes)
+        checkpoint = read_source(path, config)
+        architecture, preprocessing = describe_source(checkpoint)
+        for note in preprocessing.notes:
+            warnings.warn(f'{path}: {note}', stacklevel=2)
+        model = build_vit(checkpoint, architecture, preprocessing, num_classes)
     elif config is not None:
-        raise UserError(f'config is for a checkpoint file, and {source} is none')
+        raise UserError(f'config is for a checkpoint file, and {source} is not one')
     elif path.is_dir():
         model = _from_folder(path, num_classes)
     else:
@@ -80,14 +85,95 @@ def load_model(
     return model.eval()
 
 
-def _from_checkpoint(
-    path: Path, config: str | os.PathLike | Mapping | None, num_classes: int
+def build_vit(
+    source: Source,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    num_classes: int = 0,
 ) -> VisionTransformer:
-    checkpoint = read_source(path, config)
-    architecture, preprocessing = describe_source(checkpoint)
-    for note in preprocessing.notes:
-        warnings.warn(f'{path}: {note}', stacklevel=3)
-    return build_vit(checkpoint, architecture, preprocessing, num_classes)
+    """Build the network of a checkpoint and load the weights, strictly.
+
+    Args:
+        source: The checkpoint.
+        architecture: Of its backbone.
+        preprocessing: Of its images.
+        num_classes: Outputs of a new linear head, which starts at random; 0: no head.
+
+    Raises:
+        FileError: where weights and config do not fit.
+    """
+    model = timm.create_model(
+        architecture.name,
+        pretrained=False,
+        pretrained_cfg=preprocessing.timm_settings(),
+        num_classes=num_classes,
+        **architecture.arguments,
+    )
+    origin = f'checkpoint {source.path}'
+    try:
+        weights = convert_keys(source.weights, 'mmpretrain', 'timm')
+    except UserError as error:
+        raise FileError(f'{origin}: {error}') from error
+    load_strictly(
+        model,
+        weights,
+        origin,
+        'The names are those of timm; the config must be of the same pre-training',
+        new=('head.',),
+    )
+    if architecture.last_block_heads is not None:
+        attention = model.blocks[-1].attn
+        attention.num_heads = architecture.last_block_heads
+        attention.head_dim = model.embed_dim // attention.num_heads
+        attention.scale = attention.head_dim**-0.5
+    return model
+
+
+def check_pool(vit: VisionTransformer, layer: int | None, pool: str) -> None:
+    """Refuse tokens that a network does not have, before :func:`pooled_tokens`.
+
+    Raises:
+        UserError: names the setting and what would be right.
+    """
+    depth = len(vit.blocks)
+    if layer is not None and not 1 <= layer <= depth:
+        raise UserError(f'layer={layer} is out of range: the network has 1 to {depth}')
+    if pool not in POOLS:
+        raise UserError(f'pool={pool!r} is unknown: use one of {", ".join(POOLS)}')
+    if pool == 'cls' and not vit.has_class_token:
+        raise UserError("pool='cls' needs a class token, which the network lacks")
+
+
+def pooled_tokens(
+    vit: VisionTransformer, images: Tensor, layer: int | None = None, pool: str = 'cls'
+) -> Tensor:
+    """Encode normalised images ``(B, 3, H, W)``.
+
+    Args:
+        vit: The network, in eval mode.
+        images: As its ``transforms`` prepare them.
+        layer: A block, counted from 1: its output as it is, without any norm; nothing
+            after it is run. Default: the last block's output after the final norm.
+        pool: ``'cls'`` (class token), ``'mean'`` (mean of the patch tokens), both
+            ``(B, D)``, or ``'tokens'`` (all, class token first, ``(B, 1 + L, D)``).
+    """
+    if layer is None:
+        tokens = vit.forward_features(images)
+    else:
+        patches, prefix = vit.forward_intermediates(
+            images,
+            indices=[layer - 1],
+            return_prefix_tokens=True,
+            norm=False,
+            stop_early=True,
+            output_fmt='NLC',
+            intermediates_only=True,
+        )[0]
+        # (B, P, D) + (B, L, D) -> (B, P + L, D)
+        tokens = patches if prefix is None else cat((prefix, patches), 1)
+    if pool == 'cls':
+        return tokens[:, 0]
+    return tokens[:, vit.num_prefix_tokens :].mean(1) if pool == 'mean' else tokens
 
 
 def _from_folder(path: Path, num_classes: int) -> VisionTransformer:
@@ -113,11 +199,10 @@ def _from_folder(path: Path, num_classes: int) -> VisionTransformer:
 
 def _from_hub(source: str, num_classes: int) -> VisionTransformer:
     name = source.removeprefix(_HUB)
-    wanted = source.startswith(_HUB)
-    looks_like_a_file = name.endswith(_WEIGHT_FILES)
-    if not _HUB_ID.fullmatch(name) or (looks_like_a_file and not wanted):
+    looks_like_a_file = name.endswith(_WEIGHT_FILES) and name == source
+    if not _HUB_ID.fullmatch(name) or looks_like_a_file:
         raise MissingFileError(
-            f'{source!r} is no file, no folder and no id of the Hugging Face Hub '
+            f'{source!r} is not a file, a folder or an id of the Hugging Face Hub '
             "('name/model')"
         )
     return _by_timm(_HUB + name, f'{name!r} on the Hugging Face Hub', num_classes)

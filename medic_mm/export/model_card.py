@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medic_mm.export.architecture import Architecture
 from medic_mm.export.preprocessing import Preprocessing
 from medic_mm.export.source import Source
 from medic_mm.helpers import type_name
+from medic_mm.models.vit.architecture import Architecture
 from medic_mm.runs.results import Accuracy, read_accuracies
 from medic_mm.version import __version__
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +11,9 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from medic_mm.checkpoints.saving import write_whole
+from medic_mm.errors import UserError
 
 INPUT = 'images'
 OUTPUTS = ('class_token', 'patch_tokens')
@@ -44,19 +45,19 @@ def write_onnx(vit: VisionTransformer, path: Path) -> None:
     (``medic_mm``, JSON).
 
     Raises:
-        RuntimeError: without the packages for it, or for over 2 GB of weights.
+        UserError: without the packages for it, or for over 2 GB of weights.
     """
     try:
-        onnx = import_module('onnx')
+        import_module('onnx')
         import_module('onnxscript')  # torch's exporter uses it
     except ImportError as error:
-        raise RuntimeError(
+        raise UserError(
             f'ONNX export needs the package {error.name}: '
             'pip install onnx onnxscript onnxruntime'
         ) from error
     size = sum(p.numel() * p.element_size() for p in vit.parameters())
     if size > _FILE_LIMIT:
-        raise RuntimeError(
+        raise UserError(
             f'the weights take {size / 1e9:.1f} GB and one ONNX file holds at most '
             f'{_FILE_LIMIT / 1e9:.0f} GB: export a Hugging Face folder instead'
         )
@@ -75,12 +76,10 @@ def write_onnx(vit: VisionTransformer, path: Path) -> None:
         )
     model = program.model_proto
     entry = model.metadata_props.add()
-    entry.key, entry.value = 'medic_mm', json.dumps(_facts(vit))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as scratch:
-        draft = Path(scratch, path.name)
-        onnx.save(model, draft)
-        os.replace(draft, path)
+    keys = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+    facts = {key: vit.pretrained_cfg[key] for key in keys}
+    entry.key, entry.value = 'medic_mm', json.dumps(facts)
+    write_whole(path, model.SerializeToString())
 
 
 @torch.no_grad()
@@ -125,9 +124,3 @@ def _runner(path: Path) -> tuple[Any, str]:
         str(path), options, providers=['CPUExecutionProvider']
     )
     return lambda images: session.run(None, {INPUT: images.numpy()}), 'onnxruntime'
-
-
-def _facts(vit: VisionTransformer) -> dict[str, Any]:
-    data = vit.pretrained_cfg
-    keys = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
-    return {key: data[key] for key in keys}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medic_mm.datasets.decoding import to_rgb
+from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
 
 __all__ = ['Preprocessing', 'build_transforms', 'describe_preprocessing', 'to_rgb']
@@ -30,6 +31,18 @@ class Preprocessing:
     data: dict[str, Any]
     notes: tuple[str, ...] = ()
 
+    def timm_settings(self) -> dict[str, Any]:
+        """What timm calls ``pretrained_cfg``; fit for JSON."""
+        return dict(
+            custom_load=False,
+            fixed_input_size=True,
+            **self.data,
+            num_classes=0,
+            pool_size=None,
+            first_conv='patch_embed.proj',
+            classifier='head',
+        )
+
 
 def describe_preprocessing(
     config: Mapping[str, Any], image_size: tuple[int, int]
@@ -46,7 +59,7 @@ def describe_preprocessing(
         image_size: Height and width of the backbone's images.
 
     Raises:
-        ValueError: for images that the config feeds as BGR, or other statistics than
+        UserError: for images that the config feeds as BGR, or other statistics than
             three means and three standard deviations.
     """
     steps = [step for step in _evaluation_pipeline(config) if isinstance(step, Mapping)]
@@ -159,12 +172,12 @@ def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]]:
         # nothing is normalised: the network sees values from 0 to 255
         return dict(mean=[0.0] * 3, std=[1 / 255] * 3)
     if len(mean) != 3 or len(std) != 3:
-        raise ValueError(
+        raise UserError(
             f'data_preprocessor.mean={mean}, std={std}: export takes three of each'
         )
     rgb = ('to_rgb', 'bgr_to_rgb', 'rgb_inputs')
     if not any(preprocessor.get(name) for name in rgb):
-        raise ValueError(
+        raise UserError(
             'data_preprocessor.to_rgb is not set, so the network was trained on BGR '
             'images, which timm has no setting for: export takes to_rgb=True'
         )

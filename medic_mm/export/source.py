@@ -18,7 +18,9 @@ from medic_mm.checkpoints.description import (
 from medic_mm.checkpoints.reading import find_weights, read_checkpoint
 from medic_mm.checkpoints.sizes import Grid, config_grid, grid_text, recorded_grid
 from medic_mm.errors import FileError, MissingFileError
+from medic_mm.export.preprocessing import Preprocessing, describe_preprocessing
 from medic_mm.helpers import listed
+from medic_mm.models.vit.architecture import Architecture, describe_backbone
 
 PREFIX = 'backbone.'
 
@@ -63,9 +65,9 @@ def read_source(
             read without running it.
 
     Raises:
-        FileNotFoundError: for no such file.
-        RuntimeError: for a file that is torn, carries code, has no backbone, or no
-            config where none is given.
+        MissingFileError: for no such file.
+        FileError: for a file that is torn, carries code, has no backbone, or no config
+            where none is given.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -86,6 +88,16 @@ def read_source(
     return Source(
         path, settings, weights, {k: v for k, v in meta.items() if k != 'cfg'}
     )
+
+
+def describe_source(source: Source) -> tuple[Architecture, Preprocessing]:
+    """Architecture and preprocessing of a checkpoint's backbone.
+
+    Raises:
+        UserError: for settings that a timm ViT does not have.
+    """
+    architecture = describe_backbone(source.backbone)
+    return architecture, describe_preprocessing(source.config, architecture.image_size)
 
 
 def _backbone_weights(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,7 +165,7 @@ def _settings(
 
 
 def _plain(value: Any) -> Any:
-    """Copy with plain dictionaries for the host's own, which answer any attribute."""
+    """Copy with plain dictionaries for mmengine's, which answer any attribute."""
     if isinstance(value, Mapping) or hasattr(value, 'to_dict'):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 import medic_mm
+from medic_mm.checkpoints.saving import write_whole
 from medic_mm.datasets.embedded_shapes import CAPTION_WORDS
 from medic_mm.errors import UserError
 from medic_mm.quickstart.picture import make_picture
@@ -218,7 +219,7 @@ class Quickstart:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         ours = settings_key(self.config, self.teacher_config)
         if not self._settings_file.is_file():
-            self._settings_file.write_text(ours + '\n')
+            write_whole(self._settings_file, ours + '\n')
         elif self._settings_file.read_text().strip() != ours:
             raise UserError(
                 f'{self.work_dir} holds a quickstart of other settings: give '

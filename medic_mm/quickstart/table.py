@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from medic_mm.checkpoints.saving import write_json, write_whole
 from medic_mm.cli.knn import evaluate_knn
 from medic_mm.evaluation.features import (
     Encoder,
@@ -92,8 +92,8 @@ class Table:
     def save(self, folder: Path) -> list[Path]:
         """Write ``knn.json`` and ``knn.md``; returns their paths."""
         paths = [folder / 'knn.json', folder / 'knn.md']
-        paths[0].write_text(json.dumps(asdict(self), indent=2) + '\n')
-        paths[1].write_text(self.markdown() + '\n')
+        write_json(paths[0], asdict(self))
+        write_whole(paths[1], self.markdown() + '\n')
         return paths
 
 

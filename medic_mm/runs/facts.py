@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medic_mm.export.architecture import describe_backbone
 from medic_mm.helpers import duration, type_name
+from medic_mm.models.vit.architecture import describe_backbone
 from medic_mm.runs.run import Run
 
 #: Settings that say which of its kind a teacher or a data set is.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from medic_mm.checkpoints.openmmlab import read_config_file
+from medic_mm.checkpoints.saving import write_whole
 from medic_mm.errors import UserError
 from medic_mm.runs.page import Extras, render_page
 from medic_mm.runs.results import Result, find_results, read_result
@@ -125,13 +124,7 @@ def _command(run: Run) -> str:
 
 
 def _write(page: Path, text: str) -> None:
-    """Replace the page as a whole: one that is open is never half of it."""
-    part = page.with_name(f'.{page.name}.part')
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding='utf-8')
-        os.replace(part, page)
+        write_whole(page, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise UserError(f'--out {page} cannot be written: {error.strerror}') from error

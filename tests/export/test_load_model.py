@@ -220,7 +220,7 @@ def test_weights_of_another_size_are_refused(
 @pytest.mark.parametrize(
     ('change', 'sentence'),
     [
-        (dict(type='mmpretrain.BEiTPretrainViT'), 'is no plain Vision Transformer'),
+        (dict(type='mmpretrain.BEiTPretrainViT'), 'is not a plain Vision Transformer'),
         (dict(norm_cfg=dict(type='LN', eps=1e-5)), "has no place in timm's config"),
         (dict(patch_cfg=dict(stride=4)), 'takes a plain patch embedding'),
         (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), "ffn_type='swiglu_fused'"),
@@ -244,7 +244,7 @@ def test_folder_and_id_that_are_none(
     with pytest.raises(RuntimeError, match=r'has no config\.json: give a folder of'):
         medic_mm.load_model(tmp_path)
     for name in ('no/such/folder', 'work_dirs/epoch_4.pth', 'nothing'):
-        with pytest.raises(FileNotFoundError, match='is no file, no folder and no id'):
+        with pytest.raises(FileNotFoundError, match='is not a file, a folder or an id'):
             medic_mm.load_model(name)
     with pytest.raises(ValueError, match='config is for a checkpoint file'):
         medic_mm.load_model(tmp_path, config='run.py')

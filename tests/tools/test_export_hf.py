@@ -147,7 +147,7 @@ def test_folder_with_other_files_is_left_alone(
     ('config', 'sentence'),
     [
         (None, "has no config of its run (meta['cfg'])"),
-        (run_config(dict(MASKED, type='ResNet')), 'is no plain Vision Transformer'),
+        (run_config(dict(MASKED, type='ResNet')), 'is not a plain Vision Transformer'),
         (run_config(dict(MASKED, final_norm=False)), 'unexpected norm.weight'),
     ],
     ids=['no-config', 'resnet', 'other-config'],
@@ -239,7 +239,7 @@ def test_push_without_login_or_with_a_wrong_id(
     monkeypatch.setattr('huggingface_hub.get_token', lambda: None)
     for name, sentence in (
         ('me/tiny', 'nobody is logged in'),
-        ('tiny', 'is no id of the Hub: use name/model'),
+        ('tiny', 'is not an id of the Hub: use name/model'),
     ):
         with pytest.raises(SystemExit):
             run_tool(monkeypatch, root, 'none', path, tmp_path / 'f', '--push', name)

@@ -64,5 +64,5 @@ def test_missing_packages_and_wrong_names_get_one_sentence(
     assert error.count('\n') == 1
     with pytest.raises(UserError, match=r'use one with \.onnx'):
         export_onnx(path, tmp_path / 'vit.pth')
-    with pytest.raises(UserError, match='is no file, no folder and no id'):
+    with pytest.raises(UserError, match='is not a file, a folder or an id'):
         export_onnx(tmp_path / 'none.pth', tmp_path / 'vit.onnx')

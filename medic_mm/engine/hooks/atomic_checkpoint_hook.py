@@ -10,6 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from medic_mm.checkpoints.saving import write_whole
 from medic_mm.checks import require, require_number
 from medic_mm.registry import HOOKS
 
@@ -20,10 +21,10 @@ _BACKEND = 'medic_mm_atomic'
 class AtomicLocalBackend(LocalBackend):
     """Local files that are replaced as a whole, and not removed at once.
 
-    ``put`` writes ``.NAME.part`` in the same folder, syncs it to disk and renames it:
-    a stop at any moment leaves the old file, or the new one, never a part under the
-    final name. ``remove`` and ``rmtree`` note what is there; :meth:`remove_noted`
-    removes it, unless it was replaced by something new in between.
+    ``put`` writes by :func:`~medic_mm.checkpoints.saving.write_whole`: a stop at any
+    moment leaves the old file, or the new one. ``remove`` and ``rmtree`` note what is
+    there; :meth:`remove_noted` removes it, unless it was replaced by something new in
+    between.
     """
 
     def __init__(self) -> None:
@@ -31,19 +32,7 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes; makes the folder where there is none."""
-        target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f'.{target.name}.part')
-        try:
-            with part.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
+        write_whole(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text; makes the folder where there is none."""
@@ -69,27 +58,15 @@ class AtomicLocalBackend(LocalBackend):
         self._noted.clear()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system lets a folder be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """The host's checkpoint hook, writing so that no stop can spoil a checkpoint.
+    """mmengine's checkpoint hook, writing so that no stop can spoil a checkpoint.
 
-    The host writes to the final path, and removes an old checkpoint (for
+    mmengine writes to the final path, and removes an old checkpoint (for
     ``max_keep_ckpts`` or ``save_best``) before the new one is written. Here a file
     appears under its name only when it is whole and on disk, and an old one goes only
-    after that. Takes the host's arguments. Where ``out_dir``, ``backend_args`` or
-    ``file_client_args`` name another storage, that storage is used in the host's way.
+    after that. Takes mmengine's arguments. Where ``out_dir``, ``backend_args`` or
+    ``file_client_args`` name another storage, that storage is used in mmengine's way.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

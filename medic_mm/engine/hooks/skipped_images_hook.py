@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from medic_mm.checkpoints.saving import write_whole
 from medic_mm.checks import require_number
 from medic_mm.datasets.class_lists import leaves
 from medic_mm.datasets.decoding import REASONS
@@ -140,7 +141,7 @@ class SkippedImagesHook(Hook):
         file = Path(runner.work_dir, _FILE)
         if is_main_process() and (rows or file.exists()):
             text = ''.join(f'{reason}\t{path}\n' for reason, path in rows)
-            file.write_text(text, encoding='utf-8', errors='surrogateescape')
+            write_whole(file, text)
 
     def _path(self, index: int) -> str:
         for leaf in self._sets:

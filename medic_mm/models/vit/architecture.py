@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
 
-#: Backbones that are the host's ``VisionTransformer`` on whole images.
+#: Backbones that are mmpretrain's ``VisionTransformer`` on whole images.
 BACKBONES = ('MaskedViT', 'RelationViT', 'VisionTransformer', 'MAEViT')
 
 # settings that change training, or what a forward pass hands out, but no token
@@ -38,7 +39,7 @@ class Architecture:
 
     Attributes:
         name: A model in timm's registry.
-        arguments: What ``timm.create_model`` takes beside the name; fit for JSON.
+        arguments: What ``timm.create_model`` takes besides the name; fit for JSON.
         last_block_heads: Heads of the last block where they differ from the rest
             (TinyMIM's adaptive block). timm has no argument for it.
     """
@@ -61,37 +62,50 @@ def describe_backbone(backbone: Mapping[str, Any]) -> Architecture:
         backbone: ``model.backbone`` of a config: one of :data:`BACKBONES`.
 
     Raises:
-        ValueError: for a setting that timm's ViT does not have.
+        UserError: for a setting that timm's ViT does not have.
     """
     kind = type_name(backbone)
     if kind not in BACKBONES:
-        raise ValueError(
-            f'backbone.type={backbone.get("type")!r} is no plain Vision Transformer: '
-            f'export takes {", ".join(BACKBONES)}'
+        raise UserError(
+            f'backbone.type={backbone.get("type")!r} is not a plain Vision '
+            f'Transformer: export takes {", ".join(BACKBONES)}'
         )
     unknown = sorted(set(backbone) - _NO_MATTER - _USED)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f'backbone.{unknown[0]}={backbone[unknown[0]]!r} has no place in a timm '
             'ViT: export it without this setting'
         )
     arch = _arch(backbone.get('arch', 'base'))
+    patch = _pair(backbone.get('patch_size', 16))
+    if patch[0] != patch[1]:
+        raise UserError(
+            f'backbone.patch_size={backbone["patch_size"]!r}: export takes square '
+            'patches'
+        )
+    scale = backbone.get('layer_scale_init_value', 0.0)
+    if not isinstance(scale, (int, float)):
+        raise UserError(
+            f'backbone.layer_scale_init_value={scale!r} must be a number for export'
+        )
     arguments = dict(
         img_size=_pair(backbone.get('img_size', 224)),
-        patch_size=_one(backbone.get('patch_size', 16)),
+        patch_size=patch[0],
         in_chans=backbone.get('in_channels', 3),
         embed_dim=arch['embed_dims'],
         depth=arch['num_layers'],
         num_heads=arch['num_heads'],
         mlp_ratio=_ratio(arch['embed_dims'], arch['feedforward_channels']),
         qkv_bias=backbone.get('qkv_bias', True),
-        init_values=_layer_scale(backbone.get('layer_scale_init_value', 0.0)),
+        init_values=float(scale) if scale > 0 else None,
         pre_norm=backbone.get('pre_norm', False),
         **_norms(backbone),
     )
     _refuse_other_parts(backbone)
     name = _TIMM_NAMES.get(arch['embed_dims'], 'vit_base_patch16_224')
-    return Architecture(name, arguments, _last_block_heads(backbone, arch))
+    heads = backbone.get('block_heads')
+    other = None if heads in (None, arch['num_heads']) else int(heads)
+    return Architecture(name, arguments, other)
 
 
 def _arch(arch: str | Mapping[str, Any]) -> dict[str, int]:
@@ -99,17 +113,17 @@ def _arch(arch: str | Mapping[str, Any]) -> dict[str, int]:
         try:
             from mmpretrain.models.backbones import VisionTransformer
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 f'backbone.arch={arch!r} is a name of mmpretrain, which is not '
                 'installed: install it, or write the architecture out in the config'
             ) from error
         zoo = VisionTransformer.arch_zoo
         if arch.lower() not in zoo:
-            raise ValueError(f'backbone.arch={arch!r} is unknown to mmpretrain')
+            raise UserError(f'backbone.arch={arch!r} is unknown to mmpretrain')
         arch = zoo[arch.lower()]
     missing = [key for key in _ESSENTIAL if key not in arch]
     if missing:
-        raise ValueError(f'backbone.arch={dict(arch)} lacks {", ".join(missing)}')
+        raise UserError(f'backbone.arch={dict(arch)} lacks {", ".join(missing)}')
     return {key: int(arch[key]) for key in _ESSENTIAL}
 
 
@@ -118,15 +132,15 @@ def _norms(backbone: Mapping[str, Any]) -> dict[str, Any]:
     pooled = backbone.get('out_type') == 'avg_featmap'
     final = backbone.get('final_norm', True)
     if pooled and final:
-        raise ValueError(
+        raise UserError(
             "backbone.out_type='avg_featmap' with final_norm=True norms twice, which a "
             'timm ViT does not: use final_norm=False'
         )
     if not backbone.get('with_cls_token', True):
-        raise ValueError('backbone.with_cls_token=False: export needs the class token')
+        raise UserError('backbone.with_cls_token=False: export needs the class token')
     norm = dict(backbone.get('norm_cfg') or dict(type='LN', eps=1e-6))
     if norm.get('type') != 'LN' or norm.get('eps', 1e-5) != 1e-6:
-        raise ValueError(
+        raise UserError(
             f"backbone.norm_cfg={norm} has no place in timm's config: use "
             "dict(type='LN', eps=1e-6)"
         )
@@ -140,29 +154,18 @@ def _norms(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_other_parts(backbone: Mapping[str, Any]) -> None:
     if backbone.get('patch_cfg'):
-        raise ValueError(
+        raise UserError(
             f'backbone.patch_cfg={backbone["patch_cfg"]} has no place in a timm ViT: '
             'export takes a plain patch embedding'
         )
-    for block in _blocks(backbone):
+    blocks = backbone.get('layer_cfgs') or {}
+    for block in [blocks] if isinstance(blocks, Mapping) else blocks:
         others = sorted(set(block) - {'drop_path_rate', 'drop_rate', 'attn_drop_rate'})
         if others:
-            raise ValueError(
+            raise UserError(
                 f'backbone.layer_cfgs sets {others[0]}={block[others[0]]!r}, which '
                 'timm has no argument for: export takes blocks that are all alike'
             )
-
-
-def _blocks(backbone: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    blocks = backbone.get('layer_cfgs') or {}
-    return [blocks] if isinstance(blocks, Mapping) else list(blocks)
-
-
-def _last_block_heads(
-    backbone: Mapping[str, Any], arch: Mapping[str, int]
-) -> int | None:
-    heads = backbone.get('block_heads')
-    return None if heads in (None, arch['num_heads']) else int(heads)
 
 
 def _ratio(width: int, hidden: int) -> float:
@@ -171,20 +174,5 @@ def _ratio(width: int, hidden: int) -> float:
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
 
-def _layer_scale(value: Any) -> float | None:
-    if not isinstance(value, (int, float)):
-        raise ValueError(
-            f'backbone.layer_scale_init_value={value!r} must be a number for export'
-        )
-    return float(value) if value > 0 else None
-
-
 def _pair(size: int | tuple[int, int] | list[int]) -> list[int]:
     return [size, size] if isinstance(size, int) else [int(side) for side in size]
-
-
-def _one(size: int | tuple[int, int] | list[int]) -> int:
-    sides = set(_pair(size))
-    if len(sides) > 1:
-        raise ValueError(f'backbone.patch_size={size!r}: export takes square patches')
-    return sides.pop()
