@@ -15,7 +15,7 @@ from setuptools.command.build_py import build_py
 
 PACKAGE = 'medic_mm'
 # scripts that set up or test a clone have nothing to do in an installed package
-CLONE_ONLY = ('_env.sh', 'run_tests.sh', 'quickstart.sh')
+CLONE_ONLY = ('run_tests.sh', 'quickstart.sh')
 
 
 def read_version() -> str:
@@ -32,7 +32,7 @@ def read_requirements(name: str) -> list[str]:
 
 
 def read_extras() -> dict[str, list[str]]:
-    """The extras; none mixes the two hosts, which overwrite each other's files."""
+    """The extras; none mixes the two builds, which overwrite each other's files."""
     extras = {
         'onedl': read_requirements('onedl'),
         'seg': read_requirements('onedl-seg'),

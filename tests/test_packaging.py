@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 import medic_mm
 
-CLONE_ONLY = {'tools/_env.sh', 'tools/run_tests.sh', 'tools/quickstart.sh'}
+CLONE_ONLY = {'tools/run_tests.sh', 'tools/quickstart.sh'}
 ONEDL = {'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain', 'onedl-mmsegmentation'}
 OPENMMLAB = {'mmcv', 'mmcv-lite', 'mmengine', 'mmpretrain', 'mmsegmentation'}
 # modules whose distribution has another name

@@ -1,10 +1,11 @@
-"""The set-up scripts, and the check of a test report in ``.ci``."""
+"""The set-up scripts, what the wheel packs, and the check of a report in ``.ci``."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -59,10 +60,12 @@ class Clone:
         self.write_python(stub)
 
     def call(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Source the script; prints the interpreter it settles on."""
+        """Prepare an interpreter; prints which, and what ``python`` is then."""
         self.log.write_text('')
         environment = {'PATH': f'{self.binaries}:/usr/bin:/bin', **variables}
-        command = f'set -euo pipefail; source "{self.folder}/tools/_env.sh"'
+        command = (
+            f'set -euo pipefail; source "{self.folder}/tools/_env.sh"; prepare_python'
+        )
         return subprocess.run(
             ['bash', '-c', f'{command}; echo "$PYTHON"; command -v python'],
             env=environment,
@@ -118,7 +121,7 @@ def test_copied_clone_is_installed_anew(clone: Clone) -> None:
 def test_failed_install_is_tried_again(clone: Clone) -> None:
     clone.write_stub(pip_status=1)
     failed = clone.call()
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert 'pip could not install' in failed.stderr
     shutil.rmtree(clone.folder / '.venv')
     clone.write_stub()
@@ -129,7 +132,7 @@ def test_failed_install_is_tried_again(clone: Clone) -> None:
 def test_unsuitable_python_is_refused(clone: Clone) -> None:
     clone.write_python('#!/bin/sh\nexit 1\n')
     done = clone.call()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count('\n') == 1
     assert 'no Python 3.10, 3.11 or 3.12' in done.stderr
     assert not (clone.folder / '.venv').exists()
@@ -140,7 +143,7 @@ def test_unsuitable_environment_is_refused(clone: Clone) -> None:
     python = clone.folder / '.venv' / 'bin' / 'python'
     python.write_text('#!/bin/sh\nexit 1\n')
     done = clone.call()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f'remove {clone.folder}/.venv' in done.stderr
 
 
@@ -154,10 +157,93 @@ def test_given_python_is_used_as_it_is(clone: Clone) -> None:
 
 def test_given_python_must_be_there(clone: Clone) -> None:
     done = clone.call(MEDIC_MM_PYTHON='/nowhere/python')
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(
-        'error: MEDIC_MM_PYTHON=/nowhere/python is no program'
+        'error: MEDIC_MM_PYTHON=/nowhere/python is not a program'
     )
+
+
+LACKING = '#!/bin/sh\nexit 1\n'
+
+
+def test_active_environment_is_used_as_it_is(clone: Clone) -> None:
+    done = clone.call(VIRTUAL_ENV='x')
+    assert done.stdout.splitlines()[-2:] == [str(clone.binaries / 'python')] * 2
+    assert not clone.installs()
+    assert not (clone.folder / '.venv').exists()
+
+
+def test_active_environment_without_the_packages_is_left_alone(clone: Clone) -> None:
+    (clone.binaries / 'python').write_text(LACKING)
+    done = clone.call(VIRTUAL_ENV='x')
+    assert 'The active environment lacks one of the modules torch' in done.stdout
+    assert done.stdout.splitlines()[-1] == f'{clone.folder}/.venv/bin/python'
+    assert len(clone.installs()) == 1
+
+
+def test_given_python_needs_the_packages(clone: Clone) -> None:
+    given = clone.binaries / 'given'
+    given.write_text(LACKING)
+    given.chmod(0o755)
+    done = clone.call(MEDIC_MM_PYTHON=str(given))
+    assert done.returncode == 2
+    assert f'run {given} -m pip install -e' in done.stderr
+    assert not clone.installs()
+
+
+# what the wheel packs
+
+CALLED = {
+    'dist_test.sh': ['a.py', 'a.pth', '2'],
+    'dist_train.sh': ['a.py', '2', '--no-check'],
+    'evaluate.sh': ['a.pth'],
+    'slurm_train.sh': ['part', 'job', 'a.py', 'work', '--no-check'],
+}
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """``tools`` as the wheel packs it, next to no package and no set-up scripts."""
+    listed = re.search(r'CLONE_ONLY = \((.*)\)', (ROOT / 'setup.py').read_text())
+    ignored = shutil.ignore_patterns('__pycache__', *re.findall(r"'(.+?)'", listed[1]))
+    return shutil.copytree(ROOT / 'tools', tmp_path / '.mim' / 'tools', ignore=ignored)
+
+
+def test_packed_scripts_are_self_contained(packed: Path, tmp_path: Path) -> None:
+    """Each ends in a call of its tool by the active environment's Python."""
+    program = tmp_path / 'bin' / 'python'
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho $*'
+    )
+    program.chmod(0o755)
+    (program.parent / 'srun').symlink_to(program)
+    scripts = {path.name for path in packed.glob('*.sh')} - {'_env.sh'}
+    assert scripts == set(CALLED)
+    for name, words in CALLED.items():
+        done = subprocess.run(
+            ['bash', packed / name, *words],
+            env={'PATH': f'{program.parent}:/usr/bin:/bin', 'VIRTUAL_ENV': 'x'},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        tool = name.replace('.sh', '.py').split('_')[-1]
+        assert f'{packed / tool} ' in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in ROOT.glob('tools/*.py')))
+def test_packed_tools_show_their_help(
+    packed: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(sys, 'argv', [name, '--help'])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(packed / name), run_name='__main__')
+    assert caught.value.code == 0
+    assert f'usage: {name} ' in capsys.readouterr().out
 
 
 # the check of the shared data

@@ -1,15 +1,70 @@
-# Sourced by the scripts beside it. Sets and exports ROOT (the repository) and PYTHON
-# (an interpreter that has everything), and puts its folder first on PATH. The first
-# call makes ROOT/.venv; later ones install nothing until a requirement changes.
+# Sourced by the scripts beside it. Sets TOOLS (this folder) and ROOT (the one above).
 #
-#   MEDIC_MM_PYTHON=/path/to/python   use this interpreter as it is and install nothing
-#   PIP_EXTRA_INDEX_URL and other PIP_* variables work as always
+# choose_python sets PYTHON: MEDIC_MM_PYTHON or PYTHON if set, else the active
+# environment's, else that of ROOT/.venv, else python. prepare_python, of the scripts
+# that set up a clone, makes ROOT/.venv in place of the last two; later calls install
+# nothing until a requirement changes. PIP_EXTRA_INDEX_URL and other PIP_* variables
+# work as always. Both put PYTHON's folder first on PATH.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOOLS=$(dirname "${BASH_SOURCE[0]}")
+ROOT=$(cd "$TOOLS/.." && pwd)
 
 fail() {
   echo "error: $*" >&2
-  exit 1
+  exit 2
+}
+
+is_environment_active() {
+  [ -n "${VIRTUAL_ENV:-}" ] || [ "${CONDA_DEFAULT_ENV:-base}" != base ]
+}
+
+choose_python() {
+  local name=MEDIC_MM_PYTHON found
+  PYTHON=${MEDIC_MM_PYTHON:-${PYTHON:-}}
+  if [ -z "${MEDIC_MM_PYTHON:-}" ]; then name=PYTHON; fi
+  if [ -z "$PYTHON" ]; then
+    PYTHON=python
+    if ! is_environment_active && [ -x "$ROOT/.venv/bin/python" ]; then
+      PYTHON=$ROOT/.venv/bin/python
+      echo "No environment is active, so $PYTHON is used; PYTHON=... names another." >&2
+    fi
+  fi
+  found=$(command -v "$PYTHON") ||
+    fail "$name=$PYTHON is not a program: name a Python interpreter"
+  PYTHON=$(cd "$(dirname "$found")" && pwd)/$(basename "$found")
+  set_paths
+}
+
+set_paths() {
+  export PATH="$(dirname "$PYTHON"):$PATH"
+  # the package need not be installed, and an installed one is not what is meant
+  if [ -d "$ROOT/medic_mm" ]; then
+    export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+  fi
+}
+
+# prepare_python [MODULE ...]: an interpreter that has everything, and these modules
+prepare_python() {
+  set -- torch mmengine mmpretrain open_clip "$@"
+  if [ -n "${MEDIC_MM_PYTHON:-${PYTHON:-}}" ]; then
+    choose_python
+    has_modules "$PYTHON" "$@" ||
+      fail "$PYTHON lacks one of the modules $*:" \
+        "run $PYTHON -m pip install -e '$ROOT[onedl,seg,tests]'"
+  elif is_environment_active && has_modules python "$@"; then
+    choose_python
+  else
+    if is_environment_active; then
+      echo "The active environment lacks one of the modules $*: it is left as it is."
+    fi
+    make_environment
+    set_paths
+  fi
+}
+
+has_modules() {
+  "$1" -c 'import importlib.util, sys
+sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))' "${@:2}"
 }
 
 # status 0 for a tried version of Python; further arguments are modules it must have
@@ -40,7 +95,7 @@ print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
 
 announce() {
-  echo "Installing medic_mm, the OneDL host and PyTorch into $ROOT/.venv."
+  echo "Installing medic_mm, the OneDL packages and PyTorch into $ROOT/.venv."
   if [ "$(uname -s)" = Linux ]; then
     echo "About 3 GB are downloaded and 6 GB stored, nearly all of it PyTorch's CUDA"
     echo "packages. For the much smaller CPU-only PyTorch stop here and set"
@@ -63,7 +118,7 @@ install() {
     fail "the installed packages do not import (the reason is above)"
 }
 
-use_own_environment() {
+make_environment() {
   PYTHON=$ROOT/.venv/bin/python
   local stamp=$ROOT/.venv/medic_mm.sha256
   if [ ! -e "$PYTHON" ]; then
@@ -73,7 +128,7 @@ use_own_environment() {
     "$base" -m venv "$ROOT/.venv"
   fi
   is_suitable "$PYTHON" ||
-    fail "$PYTHON does not run or is no Python 3.10, 3.11 or 3.12:" \
+    fail "$PYTHON does not run or is not Python 3.10, 3.11 or 3.12:" \
       "remove $ROOT/.venv and call again"
   if [ "$(fingerprint)" != "$(cat "$stamp" 2>/dev/null)" ]; then
     if [ -e "$stamp" ]; then
@@ -86,23 +141,49 @@ use_own_environment() {
   fi
 }
 
-use_given_environment() {
-  PYTHON=$(command -v "$MEDIC_MM_PYTHON") ||
-    fail "MEDIC_MM_PYTHON=$MEDIC_MM_PYTHON is no program: name a Python interpreter"
-  PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
-  "$PYTHON" -c 'import importlib.util, sys
-sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))' \
-    torch mmengine mmpretrain open_clip ||
-    fail "MEDIC_MM_PYTHON=$MEDIC_MM_PYTHON lacks torch, mmengine, mmpretrain or" \
-      "open_clip: run $MEDIC_MM_PYTHON -m pip install -e '$ROOT[onedl,seg,tests]'"
-  # the package need not be installed there, and an installed one is not what is meant
-  export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+check_count() {
+  [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is a number of processes, not '$2'"
 }
 
-if [ -n "${MEDIC_MM_PYTHON:-}" ]; then
-  use_given_environment
-else
-  use_own_environment
-fi
-PATH=$(dirname "$PYTHON"):$PATH
-export ROOT PYTHON PATH
+# check_first PROCESSES CONFIG [arguments of tools/train.py]: look for all that is missing,
+# once and in one process, before any of them starts; not with CHECK=0 or --no-check
+check_first() {
+  local processes=$1 word
+  shift
+  for word in "$@"; do
+    if [ "$word" = --no-check ]; then return; fi
+  done
+  if [ "${CHECK:-1}" = 0 ]; then return; fi
+  "$PYTHON" "$TOOLS/train.py" "$@" --check --processes "$processes" >&2 ||
+    fail "nothing was started; CHECK=0 or --no-check starts all the same"
+}
+
+free_port() {
+  "$PYTHON" -c 'import socket
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    print(probe.getsockname()[1])'
+}
+
+# run_distributed PROCESSES TOOL [ARGUMENTS]: under torchrun, on NNODES machines
+run_distributed() {
+  local processes=$1 nodes=${NNODES:-1} port=${PORT:-} cores
+  shift
+  if [ -z "$port" ]; then
+    # several machines have to agree on the port
+    if [ "$nodes" = 1 ]; then port=$(free_port); else port=29500; fi
+  fi
+  if [ -z "${OMP_NUM_THREADS:-}" ]; then
+    cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+    OMP_NUM_THREADS=$((cores / processes))
+    if [ "$OMP_NUM_THREADS" -lt 1 ]; then OMP_NUM_THREADS=1; fi
+    export OMP_NUM_THREADS
+  fi
+  exec "$PYTHON" -m torch.distributed.run \
+    --nnodes="$nodes" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="$port" \
+    --nproc_per_node="$processes" \
+    "$@"
+}

@@ -4,7 +4,7 @@
 # GPUS is the number of processes on this machine. For several machines set NNODES,
 # NODE_RANK, MASTER_ADDR and PORT; OMP_NUM_THREADS defaults to cores / GPUS.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 
 [ $# -ge 3 ] || fail "usage: bash $0 CONFIG CHECKPOINT GPUS [arguments of tools/test.py]"
 CONFIG=$1

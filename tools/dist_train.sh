@@ -6,7 +6,7 @@
 # What is missing (data, teacher, memory, disk) is looked for before any process starts:
 # `tools/train.py CONFIG --check`. CHECK=0, or --no-check at the end, leaves that out.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 
 [ $# -ge 2 ] || fail "usage: bash $0 CONFIG GPUS [arguments of tools/train.py]"
 CONFIG=$1

@@ -3,4 +3,5 @@
 # The arguments are those of evaluate.py: see tools/evaluate.sh --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
-exec "$PYTHON" "$ROOT/tools/evaluate.py" "$@"
+choose_python
+exec "$PYTHON" "$TOOLS/evaluate.py" "$@"

@@ -3,4 +3,5 @@
 # The arguments are those of quickstart.py: see tools/quickstart.sh --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
+prepare_python
 exec "$PYTHON" "$ROOT/tools/quickstart.py" "$@"

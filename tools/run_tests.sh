@@ -6,6 +6,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 cd "$ROOT"
+prepare_python pytest xdist
 # tests run in several processes; more threads in each would only get in their way
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 processes=(--numprocesses=auto --maxprocesses=4 --dist=worksteal)

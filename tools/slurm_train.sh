@@ -6,7 +6,7 @@
 # What is missing (data, teacher, disk) is looked for before the job is queued, on this
 # machine: CHECK=0, or --no-check at the end, leaves that out.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 
 [ $# -ge 4 ] ||
   fail "usage: bash $0 PARTITION JOB CONFIG WORK_DIR [arguments of tools/train.py]"

@@ -168,7 +168,7 @@ def test_which_python(clone: Path, stubs: Path) -> None:
     assert used(MEDIC_MM_PYTHON=str(other)) == str(other)
     done = call(clone, stubs, 'dist_train.sh', 'c.py', '1', PYTHON='no-such-python')
     assert done.status == 2
-    assert 'PYTHON=no-such-python is no program' in done.errors
+    assert 'PYTHON=no-such-python is not a program' in done.errors
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_slurm(clone: Path, stubs: Path) -> None:
     assert done.option('partition') == 'part'
     assert done.option('job-name') == 'my job'
     assert done.option('ntasks') == '4'
-    # the hosts' scripts ask for 8 on each machine whatever GPUS is
+    # OpenMMLab's scripts ask for 8 on each machine whatever GPUS is
     assert done.option('ntasks-per-node') == '4'
     assert done.option('gres') == 'gpu:4'
     assert done.option('cpus-per-task') == '3'
