@@ -7,7 +7,6 @@ name is first looked up.
 """
 
 try:
-    from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
     from mmengine.registry import DATASETS as MMENGINE_DATASETS
     from mmengine.registry import HOOKS as MMENGINE_HOOKS
     from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -42,7 +41,6 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 MODELS = _child('model', MMENGINE_MODELS, 'models.components')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'datasets.components')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'datasets.transforms')
-DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'datasets.components')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'engine.hooks')
 METRICS = _child('metric', MMENGINE_METRICS, 'evaluation.components')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

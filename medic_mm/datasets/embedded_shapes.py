@@ -119,8 +119,7 @@ class EmbeddedShapes(BaseDataset):
 
     def get_data_info(self, idx: int) -> dict:
         """What is known of a sample without making its image."""
-        if not self._fully_initialized:
-            self.full_init()
+        self.full_init()  # once
         label = self.data_list[idx] % len(CLASSES)
         return {
             'sample_idx': idx % len(self),
