@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from medic_mm.checks import require, require_number
+from medic_mm.errors import UserError
 
 
 def masked_count(length: int, mask_ratio: float) -> int:
@@ -90,7 +91,7 @@ def block_mask(
     grid has two), and placed if it hides something new and not too much: once less than
     ``min_area`` is left, only one that overlaps others can be. After ten failures in a
     row the few patches still missing are drawn at random, as in BEiT-2 and MEDiC, so
-    that the count is exact and the loop ends at any ratio. (The host's
+    that the count is exact and the loop ends at any ratio. (mmpretrain's
     ``BEiTMaskGenerator`` goes on with rectangles, so that its masks have fewer pieces,
     never reaches the last row and column, and can spin for ever.)
 
@@ -169,9 +170,6 @@ def _hide_highest(score: Tensor, num_masked: int) -> Tensor:
     return hidden.scatter_(1, score.topk(num_masked, dim=1).indices, True)
 
 
-# checks, quick since they run once per image
-
-
 def check_grid(owner: Any, grid: Sequence[int]) -> int:
     """Number of patches of a grid.
 
@@ -183,33 +181,32 @@ def check_grid(owner: Any, grid: Sequence[int]) -> int:
         UserError: for anything but two whole numbers above 0.
     """
     pair = isinstance(grid, Sequence) and not isinstance(grid, str) and len(grid) == 2
-    if not pair or not all(map(_is_side, grid)):
+    if not pair or not all(
+        isinstance(side, Integral) and not isinstance(side, bool) and side >= 1
+        for side in grid
+    ):
         whose = owner if isinstance(owner, str) else type(owner).__name__
-        require(
-            False,
+        raise UserError(
             f'grid={grid!r} of {whose} must be two whole numbers above 0, the rows and '
-            'columns of patches',
+            'columns of patches'
         )
     return grid[0] * grid[1]
 
 
-def check_count(owner: Any, batch: int, grid: Sequence[int], num_masked: int) -> int:
-    """Number of patches of a grid of which so many are to be hidden.
+def check_count(owner: str, batch: int, grid: Sequence[int], num_masked: int) -> int:
+    """Number of patches of a grid, ``num_masked`` of which are to be hidden.
 
     Raises:
         UserError: for a batch, grid or count that cannot be.
     """
     length = check_grid(owner, grid)
-    if type(batch) is not int or batch < 0:
-        require_number(owner, 'batch', batch, low=0, integer=True)
-    if type(num_masked) is not int:
-        require_number(owner, 'num_masked', num_masked, integer=True)
-    if not 0 <= num_masked <= length:
-        require(
-            False,
-            f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]}'
-            f' patches: it must lie in 0..{length}',
-        )
+    require_number(owner, 'batch', batch, low=0, integer=True)
+    require_number(owner, 'num_masked', num_masked, integer=True)
+    require(
+        0 <= num_masked <= length,
+        f'num_masked={num_masked} is out of range for a grid of {grid[0]}x{grid[1]} '
+        f'patches: it must lie in 0..{length}',
+    )
     return length
 
 
@@ -219,14 +216,5 @@ def check_blocks(owner: Any, min_area: int, min_aspect: float) -> None:
     Raises:
         UserError: for an area below 1 or an aspect ratio outside of (0, 1].
     """
-    if type(min_area) is not int or min_area < 1:
-        require_number(owner, 'min_area', min_area, low=1, integer=True)
-    if type(min_aspect) is not float or not 0 < min_aspect <= 1:
-        require_number(owner, 'min_aspect', min_aspect, above=0, high=1)
-
-
-def _is_side(size: Any) -> bool:
-    whole = type(size) is int or (
-        isinstance(size, Integral) and not isinstance(size, bool)
-    )
-    return whole and size >= 1
+    require_number(owner, 'min_area', min_area, low=1, integer=True)
+    require_number(owner, 'min_aspect', min_aspect, above=0, high=1)

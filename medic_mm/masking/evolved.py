@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,16 +71,31 @@ def evolved_mask(
         UserError: for a setting out of range or unknown to the method, or a ``grid``
             that does not fit the attention.
     """
-    _check(attention, grid, num_masked, alpha, method, noise, clustering)
+    length = check_count('evolved_mask', len(attention), grid, num_masked)
+    if attention.shape[-1] != length:
+        raise UserError(
+            f'grid={tuple(grid)} has {length} patches but attention of the shape '
+            f'{tuple(attention.shape)} is between {attention.shape[-1]}'
+        )
+    require_number('evolved_mask', 'alpha', alpha, low=0, high=1)
+    if method not in METHODS:
+        raise UserError(f"method={method!r} is unknown: use 'em' or 'hierarchical'")
+    if noise not in NOISES:
+        raise UserError(f"noise={noise!r} is unknown: use 'grid' or 'random'")
+    known = set(inspect.signature(METHODS[method]).parameters) - set(_GIVEN)
+    if unknown := sorted(set(clustering) - known):
+        raise UserError(
+            f'{unknown[0]}={clustering[unknown[0]]!r} is not a setting of '
+            f'method={method!r}, which has {", ".join(sorted(known))}'
+        )
     if method == 'em':
         ids = cluster_em(attention, num_clusters, generator=generator, **clustering)
     else:
         ids = cluster_hierarchical(attention, num_clusters, grid=grid, **clustering)
-    batch, length = ids.shape
 
     def draw(columns: int) -> Tensor:
         device = generator.device if generator is not None else attention.device
-        values = torch.rand(batch, columns, generator=generator, device=device)
+        values = torch.rand(len(ids), columns, generator=generator, device=device)
         return values.to(attention.device)
 
     scattered = draw(length)
@@ -102,34 +117,6 @@ def _hide_highest(score: Tensor, num_masked: int, tie: Tensor) -> Tensor:
     ranked = score.gather(1, order).argsort(dim=1, descending=True, stable=True)
     chosen = order.gather(1, ranked[:, :num_masked])
     return torch.zeros_like(score, dtype=torch.bool).scatter_(1, chosen, True)
-
-
-def _check(
-    attention: Tensor,
-    grid: tuple[int, int],
-    num_masked: int,
-    alpha: float,
-    method: str,
-    noise: str,
-    clustering: Mapping[str, Any],
-) -> None:
-    length = check_count('evolved_mask', len(attention), grid, num_masked)
-    if attention.shape[-1] != length:
-        raise UserError(
-            f'grid={tuple(grid)} has {length} patches but attention of the shape '
-            f'{tuple(attention.shape)} is between {attention.shape[-1]}'
-        )
-    require_number('evolved_mask', 'alpha', alpha, low=0, high=1)
-    if method not in METHODS:
-        raise UserError(f"method={method!r} is unknown: use 'em' or 'hierarchical'")
-    if noise not in NOISES:
-        raise UserError(f"noise={noise!r} is unknown: use 'grid' or 'random'")
-    known = set(inspect.signature(METHODS[method]).parameters) - set(_GIVEN)
-    if unknown := sorted(set(clustering) - known):
-        raise UserError(
-            f'{unknown[0]}={clustering[unknown[0]]!r} is no setting of '
-            f'method={method!r}, which has {", ".join(sorted(known))}'
-        )
 
 
 def evolved_alpha(epoch: int, epochs: int, gamma: float = 0.2) -> float:

@@ -200,11 +200,11 @@ def test_memory_is_linear_in_the_batch(method):
         ({'noise': 'block'}, "noise='block' .* 'grid' or 'random'"),
         (
             {'method': 'em', 'spatial_bias': 0.5},
-            "spatial_bias=0.5 is no setting of method='em', which has axis, iterations",
+            "spatial_bias=0.5 is not a setting of method='em', which has axis",
         ),
         (
             {'kappa': 40},
-            "kappa=40 is no setting of method='hierarchical', which has axis, linkage",
+            "kappa=40 is not a setting of method='hierarchical', which has axis",
         ),
     ],
 )

@@ -29,6 +29,7 @@ GRID = (14, 14)
 def evolved(ratio: float) -> int:
     part = EvolvedMasking(mask_ratio=ratio)
     teacher = SimpleNamespace(grid=GRID, native_grid=GRID, gives_attention=True)
+    teacher.uncached = teacher
     part.prepare(SimpleNamespace(patch_resolution=GRID), teacher)
     return part.num_masked
 

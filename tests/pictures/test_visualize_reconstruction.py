@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
-from medic_mm.models.medic.algorithm import MEDiC
+from medic_mm.models.medic import algorithm
 from medic_mm.pictures.commands import visualize_reconstruction
 from medic_mm.pictures.commands.chosen_images import shorten
 from medic_mm.pictures.reconstruction import Reconstruction
@@ -191,7 +191,7 @@ def test_without_images_the_classes_of_the_test_data_take_turns(
 def test_a_model_that_makes_its_own_masks_gets_samples_without(
     folder: Path, tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def split(self: MEDiC, samples: list, device: torch.device) -> PatchSplit:
+    def given(samples: list, device: torch.device) -> PatchSplit:
         assert not any('mask' in sample for sample in samples)
         hidden = torch.zeros(len(samples), 16, dtype=torch.bool)
         hidden[:, :5] = True
@@ -201,7 +201,7 @@ def test_a_model_that_makes_its_own_masks_gets_samples_without(
     del config.train_dataloader.dataset.pipeline[2]
     with pytest.raises(UserError, match='the data samples have no mask'):
         visualize_reconstruction(config, 'random', [folder], tmp_path)
-    monkeypatch.setattr(MEDiC, 'split', split)
+    monkeypatch.setattr(algorithm, 'given_masks', given)
     visualize_reconstruction(config, 'random', [folder], tmp_path, limit=2)
     assert hidden_of(drawn[0][0]) == [5, 5]
 

@@ -1,6 +1,5 @@
-"""Losses: one pure function and one thin module a file; torch is all they need."""
+"""Losses: pure functions and thin modules; torch is all they need."""
 
-from medic_mm.models.losses.cls_alignment import ClsAlignmentLoss, cls_alignment
 from medic_mm.models.losses.relation import (
     relation_cross_entropy,
     relation_entropy,
@@ -8,8 +7,11 @@ from medic_mm.models.losses.relation import (
     relation_logits,
     relation_mse,
 )
-from medic_mm.models.losses.token_distillation import (
+from medic_mm.models.losses.tokens import (
+    ClsAlignmentLoss,
     TokenDistillationLoss,
+    cls_alignment,
+    mean_cosine,
     normalise_target,
     token_distillation,
 )
@@ -18,6 +20,7 @@ __all__ = [
     'ClsAlignmentLoss',
     'TokenDistillationLoss',
     'cls_alignment',
+    'mean_cosine',
     'normalise_target',
     'relation_cross_entropy',
     'relation_entropy',

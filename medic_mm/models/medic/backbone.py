@@ -1,13 +1,15 @@
-"""mmpretrain's Vision Transformer that also takes a mask."""
+"""mmpretrain's Vision Transformer that also takes a mask, and its way to pixels."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from mmengine.model import initialize
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.selfsup import BEiTPretrainViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
@@ -19,9 +21,9 @@ from medic_mm.registry import MODELS
 
 @MODELS.register_module()
 class MaskedViT(VisionTransformer):
-    """The host's ``VisionTransformer`` plus a mask, with the same state-dict keys.
+    """mmpretrain's ``VisionTransformer`` plus a mask, with the same state-dict keys.
 
-    Without a mask it *is* the host's network. With one, it is the encoder of masked
+    Without a mask it *is* mmpretrain's network. With one, it is the encoder of masked
     distillation: position embeddings are added to all patches first, then
 
     - ``encoding='sparse'`` runs the class token and the visible patches only (MAE and
@@ -35,9 +37,9 @@ class MaskedViT(VisionTransformer):
 
     Args:
         encoding: ``'sparse'`` or ``'dense'``.
-        out_type: Output without a mask, as in the host; ``'raw'`` is all tokens. With a
-            mask the output is always raw.
-        **kwargs: The host's arguments (``arch``, ``img_size``, ``patch_size``,
+        out_type: Output without a mask, as in mmpretrain; ``'raw'`` is all tokens, and
+            always what comes with a mask.
+        **kwargs: mmpretrain's arguments (``arch``, ``img_size``, ``patch_size``,
             ``drop_path_rate``, ``layer_scale_init_value``, ...).
 
     Raises:
@@ -64,7 +66,7 @@ class MaskedViT(VisionTransformer):
 
         Other settings of ``init_cfg`` are applied over them.
         """
-        # past the host's own, which draws the position embedding over a loaded one
+        # past mmpretrain's own, which draws the position embedding over a loaded one
         # where init_cfg is a list
         super(VisionTransformer, self).init_weights()
         if loads_a_file(self.init_cfg):
@@ -100,8 +102,8 @@ class MaskedViT(VisionTransformer):
             mask_token: ``(1, 1, D)``, needed by the dense encoding.
 
         Returns:
-            Without a mask, the host's output. With one, a tuple of one tensor after the
-            final norm: ``(B, 1 + V, D)`` (class token, then visible patches in
+            Without a mask, mmpretrain's output. With one, a tuple of one tensor after
+            the final norm: ``(B, 1 + V, D)`` (class token, then visible patches in
             row-major order) if sparse, ``(B, 1 + L, D)`` if dense.
 
         Raises:
@@ -138,3 +140,47 @@ class MaskedViT(VisionTransformer):
         for layer in self.layers:
             tokens = layer(tokens)
         return (self.ln1(tokens) if self.final_norm else tokens,)
+
+
+def takes_masks(model: nn.Module) -> None:
+    """The rule that a backbone can be called with a mask."""
+    backbone = model.backbone
+    require(
+        isinstance(backbone, (MaskedViT, BEiTPretrainViT)),
+        f'backbone.type={type(backbone).__name__} does not take a mask: use '
+        "'medic_mm.MaskedViT' or 'mmpretrain.BEiTPretrainViT'",
+    )
+
+
+def is_sparse(backbone: nn.Module) -> bool:
+    """Whether the encoder sees visible patches only."""
+    return getattr(backbone, 'encoding', 'dense') == 'sparse'
+
+
+def mask_token(backbone: nn.Module) -> nn.Parameter | None:
+    """The mask token ``(1, 1, D)`` of a dense :class:`MaskedViT`, which has none."""
+    if not isinstance(backbone, MaskedViT) or is_sparse(backbone):
+        return None
+    return nn.Parameter(torch.zeros(1, 1, backbone.embed_dims))
+
+
+def encode(model: Any, images: Tensor, split: PatchSplit) -> Tensor:
+    """Masked images to tokens: ``(B, 1 + V, D)`` if sparse, else ``(B, 1 + L, D)``."""
+    if isinstance(model.backbone, MaskedViT):
+        return model.backbone(images, split, model.mask_token)[-1]
+    return model.backbone(images, split.mask)[-1]
+
+
+def decode(model: Any, tokens: Tensor, split: PatchSplit) -> Tensor:
+    """Tokens to pixels ``(B, L, p * p * 3)``.
+
+    A dense encoder has a token at every place already: the decoder adds none, unless it
+    is to replace those of hidden places.
+    """
+    order, sparse = split.restore, is_sparse(model.backbone)
+    if model.replace_mask_tokens and not sparse:
+        seen = gather_tokens(tokens[:, 1:], split.visible)
+        tokens = torch.cat([tokens[:, :1], seen], dim=1)
+    elif not sparse:
+        order = torch.arange(order.shape[1], device=tokens.device).expand_as(order)
+    return model.neck(tokens, order)

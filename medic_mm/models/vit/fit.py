@@ -14,6 +14,7 @@ from mmpretrain.models import MAEPretrainDecoder, MAEPretrainHead
 from torch import Tensor, nn
 
 from medic_mm.checks import require
+from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError
 from medic_mm.models.teachers import FrozenTeacher
 
@@ -89,6 +90,11 @@ def require_dividing_heads(model: nn.Module) -> None:
             f'{name} has num_heads={heads}: {heads} heads do not divide the width '
             f'{width}; use a divisor of it',
         )
+
+
+def hands_on_rgb(model: nn.Module) -> None:
+    """The rule that the network sees RGB images."""
+    require_rgb(model.data_preprocessor)
 
 
 def teacher_setting(teacher: FrozenTeacher, name: str) -> str:

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from tiny import batch, build_medic, medic_config
 
 from medic_mm.engine.optimizers import LayerDecayOptimWrapperConstructor
+from medic_mm.models.medic.evolved_masking import given_masks
 
 OPTIM = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
 
@@ -28,7 +29,7 @@ def train(model, steps=3):
 def test_one_step_is_the_sum_of_its_parts(encoding):
     model = build_medic(encoding).eval()
     data = model.data_preprocessor(batch(), True)
-    images, split = data['inputs'], model.split(data['data_samples'], 'cpu')
+    images, split = data['inputs'], given_masks(data['data_samples'], 'cpu')
     mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
     teacher = model.target_generator(images, mean, std)
     if encoding == 'sparse':
@@ -191,7 +192,7 @@ def test_refuses_tokens_that_a_sparse_encoder_never_predicts(positions):
         (('head', 'target_dims'), 40, 'width of the teacher, 24'),
         (('neck', 'num_patches'), 9, 'patches of the backbone, 16'),
         (('target_generator', 'input_size'), 64, r'output_grid=\(4, 4\)'),
-        (('target_generator',), None, 'need a teacher'),
+        (('target_generator',), None, 'needs a teacher'),
         (('neck',), None, 'needs a decoder'),
     ],
 )
@@ -263,8 +264,7 @@ def test_a_step_with_masks_from_attention_is_the_sum_of_its_parts():
     torch.manual_seed(1)
     out = losses_of(model, data)
     torch.manual_seed(1)
-    teacher = model.ask(model.target_generator, images, None)
-    split, logs = model.hide(images, [], teacher)
+    split, logs, teacher = model.mask(images, [], model.target_generator)
     tokens = model.backbone(images, split.mask)[0]
     pixels = model.neck(tokens, split.restore)
     expected = {**model.head.loss(tokens, split, teacher, pixels, images), **logs}

@@ -63,14 +63,14 @@ def test_hides_what_the_function_of_masks_does():
     masking.schedule = type(masking.schedule)(gamma=0.5, clusters=(8, 3), spread=0)
     attention = torch.rand(4, 16, 16)
     torch.manual_seed(3)
-    split, stage = masking(torch.zeros(4, 3, 32, 32), None, attention)
+    split, logs = masking(torch.zeros(4, 3, 32, 32), None, attention)
     torch.manual_seed(3)
     # epoch 1 of 4: alpha (2 / 4) ** 0.5; clusters 3 + (8 - 3) * 2 / 3, rounded down
     expected = evolved_mask(
         attention, (4, 4), 12, 0.5**0.5, 6, noise='random', **clustering
     )
     assert torch.equal(split.mask, expected)
-    assert (stage.alpha, stage.num_clusters) == (0.5**0.5, 6)
+    assert logs == dict(evolved_alpha=torch.tensor(0.5**0.5), evolved_clusters=6)
 
 
 @pytest.mark.parametrize('source', SOURCES)
@@ -211,7 +211,7 @@ def test_stage_is_logged_and_not_trained_on():
         (dict(mask_ratio=1.0), 'would hide 16 of 16 patches'),
         (dict(method='kmeans'), "method='kmeans' is unknown"),
         (dict(noise='blue'), "noise='blue' is unknown"),
-        (dict(clustering=dict(spatial_bias=1.0)), "no setting of method='em'"),
+        (dict(clustering=dict(spatial_bias=1.0)), "not a setting of method='em'"),
         (dict(clustering=dict(kappa=-1)), 'kappa=-1 .* above 0'),
         (
             dict(method='hierarchical', clustering=dict(linkage='ward')),
