@@ -22,7 +22,7 @@ def relation_logits(x: Tensor, y: Tensor) -> Tensor:
 
     Args:
         x: ``(B, M, N, d)``: M heads, N tokens.
-        y: Likewise.
+        y: The same shape.
 
     Returns:
         ``(B, M, N, N)`` in fp32, divided by ``sqrt(d)``; softmax goes over the last

@@ -58,10 +58,7 @@ def literal(x: Tensor, y: Tensor) -> Tensor:
 
 
 DESCRIPTORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    'mean_logit': mean_logit,
-    'received': received,
-    'gram': gram,
-    'literal': literal,
+    describe.__name__: describe for describe in (mean_logit, received, gram, literal)
 }
 
 
@@ -74,12 +71,8 @@ def sinkhorn(scores: Tensor, iterations: int = 100) -> Tensor:
     them: at inner products of -1..1 over a temperature of 0.1, 20 iterations let a
     column drift by a third, 100 keep it within a few thousandths.
 
-    Args:
-        scores: ``(B, M2, M1)``, divided by the temperature.
-        iterations: How often both are normalised.
-
-    Returns:
-        ``(B, M2, M1)``, columns of sum ``M2 / M1``; differentiable.
+    ``(B, M2, M1)``, divided by the temperature -> the same shape, columns of sum
+    ``M2 / M1``; differentiable.
     """
     rows, columns = scores.shape[-2:]
     column_sum = math.log(rows / columns)
@@ -136,8 +129,6 @@ class AdaptiveMatching(HeadMatching):
     Source: MIM-HD Eq. 2-7; SemCKD for what the paper leaves open.
 
     Args:
-        student_heads: Heads M2 of the student's distilled block.
-        teacher_heads: Heads M1 of the teacher's.
         descriptor: What heads are compared by: ``'mean_logit'``, ``'received'``,
             ``'gram'``, or ``'literal'`` (the paper's words, which give a constant).
         embed_dims: Width of queries and keys.

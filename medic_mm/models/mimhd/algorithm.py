@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medic_mm.masking import PatchSplit, masked_count, random_mask
 from medic_mm.models.mimhd.decoder import decoding_fits
 from medic_mm.models.mimhd.head import relations_fit
-from medic_mm.models.vit.fit import require_batch
+from medic_mm.models.vit.fit import require_batch, require_fit
 from medic_mm.randomness import global_generator
 from medic_mm.registry import MODELS
 
@@ -19,11 +19,10 @@ from medic_mm.registry import MODELS
 class MIMHD(BaseSelfSupervisor):
     """Routes a batch: teacher -> backbone -> dual-view decoder -> head.
 
-    Teacher and student both see the whole image. With one-to-one matching and a pixel
-    weight of 0 this is TinyMIM (arXiv 2301.01296): neck and decoder are then not built,
-    and what follows the queries, keys and values of ``student_block`` is not run and
-    keeps its initial weights, so that several processes (only then) need
-    ``find_unused_parameters=True``.
+    Teacher and student see the whole image. With one-to-one matching and a pixel weight
+    of 0 this is TinyMIM (arXiv 2301.01296): then neck and decoder are not built, what
+    follows q, k and v of ``student_block`` is not run and keeps its initial weights,
+    and several processes need ``find_unused_parameters=True``.
 
     Args:
         backbone: ``medic_mm.RelationViT``.
@@ -48,13 +47,12 @@ class MIMHD(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        head = MODELS.build(head) if not isinstance(head, nn.Module) else head
+        head = head if isinstance(head, nn.Module) else MODELS.build(head)
         if not head.uses('pixel'):
             neck = None
             if isinstance(target_generator, dict) and 'decoder' in target_generator:
                 target_generator = {**target_generator, 'decoder': None}
-        if isinstance(data_preprocessor, dict):
-            # mmpretrain writes its default type into it
+        if isinstance(data_preprocessor, dict):  # mmpretrain writes a type into it
             data_preprocessor = dict(data_preprocessor)
         super().__init__(
             backbone=backbone,
@@ -66,8 +64,7 @@ class MIMHD(BaseSelfSupervisor):
         )
         self.student_block = student_block
         self.mask_ratio = mask_ratio
-        relations_fit(self)
-        decoding_fits(self)
+        require_fit(self, relations_fit, decoding_fits)
         statistics = self.data_preprocessor.mean, self.data_preprocessor.std
         self._same_pixels = self.target_generator.has_statistics(*statistics)
 
@@ -75,9 +72,8 @@ class MIMHD(BaseSelfSupervisor):
         """Load the teacher, take over its mask token, initialise the student."""
         self.target_generator.init_weights()
         if self.with_neck:
-            # before mmengine's initialisation, which may load a file over it
             self.neck.start_from(self.target_generator)
-        super().init_weights()
+        super().init_weights()  # may load a file over the mask token
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """All tokens of whole images: a tuple whose last is ``(B, 1 + L, D)``."""

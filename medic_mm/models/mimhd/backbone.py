@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from mmengine.model import initialize
 from mmpretrain.models.backbones import VisionTransformer
@@ -14,6 +12,7 @@ from mmpretrain.models.utils import (
 from torch import Tensor, nn
 
 from medic_mm.checks import require_number
+from medic_mm.errors import UserError
 from medic_mm.models.vit.arguments import (
     check_vit,
     loads_a_file,
@@ -25,27 +24,27 @@ from medic_mm.registry import MODELS
 
 @MODELS.register_module()
 class RelationViT(VisionTransformer):
-    """The host's ``VisionTransformer`` plus :meth:`forward_relations`.
+    """mmpretrain's ``VisionTransformer`` plus :meth:`forward_relations`.
 
-    State-dict keys and :meth:`forward` are the host's. Students of relation
+    State-dict keys and :meth:`forward` are mmpretrain's. Students of relation
     distillation (MIM-HD, TinyMIM) are this network on whole images.
 
     Weights start as in MAE and in the released TinyMIM code: position embeddings are
     sine-cosine and stay fixed during pre-training, every linear layer and the patch
     embedding are Xavier uniform, the class token is normal with 0.02. The embedding is
-    laid out as the host's ``MAEViT`` does, which equals the official MAE's with rows
-    and columns exchanged; they are saved, so that a transfer finds them as they were.
+    laid out as in mmpretrain's ``MAEViT``, which equals the official MAE's with rows
+    and columns exchanged; it is saved, so that a transfer finds it as it was.
 
     Args:
         block_heads: Number of heads of the last block, where it differs from the rest:
             TinyMIM's adaptive block, which takes the teacher's. The shapes of the
-            weights do not tell it, and fine-tuning with the plain architecture runs
+            weights do not show it, and fine-tuning with the plain architecture runs
             this block with its own number of heads again, as TinyMIM does.
         constant_drop_path: ``drop_path_rate`` holds in every block but the last, which
-            has 0 (the released TinyMIM code), instead of the host's ramp from 0.
-        out_type: Output of :meth:`forward`, as in the host; ``'raw'`` is all tokens.
-        layer_cfgs: The host's settings of all blocks (a dict) or of each (a sequence).
-        **kwargs: The host's other arguments (``arch``, ``img_size``, ``patch_size``,
+            has 0 (the released TinyMIM code), instead of mmpretrain's ramp from 0.
+        out_type: Output of :meth:`forward`; ``'raw'`` is all tokens.
+        layer_cfgs: Settings of all blocks (a dict) or of each (a sequence).
+        **kwargs: mmpretrain's other arguments (``arch``, ``img_size``, ``patch_size``,
             ``drop_path_rate``, ``layer_scale_init_value``, ...).
 
     Raises:
@@ -62,7 +61,9 @@ class RelationViT(VisionTransformer):
         **kwargs,
     ) -> None:
         settings = check_vit(type(self), {**kwargs, 'layer_cfgs': layer_cfgs})
-        blocks = _block_settings(layer_cfgs, settings['num_layers'])
+        if layer_cfgs is None or isinstance(layer_cfgs, dict):
+            layer_cfgs = [layer_cfgs or {}] * settings['num_layers']
+        blocks = [dict(block) for block in layer_cfgs]  # copies, to be changed
         if constant_drop_path:
             rate = kwargs.get('drop_path_rate', 0.0)
             for block in blocks[:-1]:
@@ -82,13 +83,13 @@ class RelationViT(VisionTransformer):
 
         Other settings of ``init_cfg`` are applied over them.
         """
-        # past the host's own, which draws the position embedding over a loaded one
+        # past mmpretrain's own, which draws the position embedding over a loaded one
         # where init_cfg is a list
         super(VisionTransformer, self).init_weights()
         if loads_a_file(self.init_cfg):
             return
         rows, columns = self.patch_resolution
-        # the host's function counts column by column; exchanged, it counts row by row
+        # mmpretrain's function counts column by column; exchanged, it counts row by row
         position = build_2d_sincos_position_embedding(
             (columns, rows), self.embed_dims, cls_token=True
         )
@@ -123,10 +124,10 @@ class RelationViT(VisionTransformer):
             token first (None without the tail), and the block's :class:`QKV`.
 
         Raises:
-            ValueError: where there is no such block.
+            UserError: where there is no such block.
         """
         if not 1 <= block <= self.num_layers:
-            raise ValueError(
+            raise UserError(
                 f'block={block} is out of range: RelationViT has blocks 1 to '
                 f'{self.num_layers}'
             )
@@ -157,7 +158,7 @@ class RelationViT(VisionTransformer):
 
 
 def _finish_block(layer: nn.Module, tokens: Tensor, qkv: QKV) -> Tensor:
-    """The rest of a block of the host, from its queries, keys and values on."""
+    """The rest of a block, from its queries, keys and values on."""
     attn = layer.attn
     mixed = attn.scaled_dot_product_attention(
         qkv.query,
@@ -168,12 +169,3 @@ def _finish_block(layer: nn.Module, tokens: Tensor, qkv: QKV) -> Tensor:
     mixed = mixed.transpose(1, 2).flatten(2)  # (B, M, N, d) -> (B, N, D)
     tokens = tokens + attn.out_drop(attn.gamma1(attn.proj_drop(attn.proj(mixed))))
     return layer.ffn(layer.ln2(tokens), identity=tokens)
-
-
-def _block_settings(
-    layer_cfgs: dict | list[dict] | None, num_layers: int
-) -> list[dict[str, Any]]:
-    """Settings of each block, as copies that may be changed."""
-    if layer_cfgs is None or isinstance(layer_cfgs, dict):
-        layer_cfgs = [layer_cfgs or {}] * num_layers
-    return [dict(block) for block in layer_cfgs]

@@ -8,9 +8,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from medic_mm.checks import require, require_number
+from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
 from medic_mm.models.teachers import MAETeacher
-from medic_mm.models.vit.fit import patch_size, require_pixels
+from medic_mm.models.vit.fit import equal, patch_size, require_fit, require_pixels
 from medic_mm.registry import MODELS
 
 XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
@@ -81,10 +82,8 @@ class DualViewDecoder(BaseModule):
                 'start_from(), or the mask token would not be the pre-trained one'
             )
         token = teacher.mask_token
-        for name, wanted in (
-            ('teacher_dims', teacher.embed_dims),
-            ('decoder_dims', token.shape[-1]),
-        ):
+        widths = dict(teacher_dims=teacher.embed_dims, decoder_dims=token.shape[-1])
+        for name, wanted in widths.items():
             given = getattr(self, name)
             require(
                 given == wanted,
@@ -107,10 +106,10 @@ class DualViewDecoder(BaseModule):
             at patches that are not in ``split.mask`` were made from the patch itself.
 
         Raises:
-            ValueError: where tokens and mask differ in length.
+            UserError: where tokens and mask differ in length.
         """
         if split.mask.shape[1] + 1 != tokens.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f'the mask covers {split.mask.shape[1]} patches but there are '
                 f'{tokens.shape[1]} tokens, which must be a class token and one for '
                 'each patch'
@@ -159,22 +158,22 @@ def decoding_fits(model: nn.Module) -> None:
         backbone.final_norm,
         'the decoder takes tokens after the final norm: set backbone.final_norm=True',
     )
-    for name, wanted, owner in (
-        ('embed_dims', backbone.embed_dims, 'backbone'),
-        ('teacher_dims', teacher.embed_dims, 'teacher'),
-        ('decoder_dims', teacher.decoder_dims, "teacher's decoder"),
-    ):
-        given = getattr(neck, name)
-        require(
-            given == wanted,
-            f'neck.{name}={given} must equal the width of the {owner}, {wanted}',
-        )
-    require_pixels(model.head.pixel_loss, backbone)
-    patch = patch_size(backbone)
-    require(
-        teacher.patch_size == patch,
-        f'target_generator.patch_size={teacher.patch_size} must equal the patch size '
-        f'of the backbone, {patch}',
+    require_fit(
+        model,
+        *(
+            equal(f'neck.{name}', f'the width of the {owner}', part)
+            for name, owner, part in (
+                ('embed_dims', 'backbone', 'backbone.embed_dims'),
+                ('teacher_dims', 'teacher', 'target_generator.embed_dims'),
+                ('decoder_dims', "teacher's decoder", 'target_generator.decoder_dims'),
+            )
+        ),
+        lambda m: require_pixels(m.head.pixel_loss, m.backbone),
+        equal(
+            'target_generator.patch_size',
+            'the patch size of the backbone',
+            lambda m: patch_size(m.backbone),
+        ),
     )
     wanted, given = model.head.pixel_loss.norm_pix, teacher.norm_pix
     require(

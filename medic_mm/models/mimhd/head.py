@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
@@ -13,18 +14,16 @@ from medic_mm.models.losses import relation_cross_entropy, relation_kl, relation
 from medic_mm.models.losses.weights import term_weights
 from medic_mm.models.mimhd.backbone import RelationViT
 from medic_mm.models.vit.fit import (
+    equal,
     require_dividing_heads,
+    require_fit,
     require_grid,
     require_teacher,
 )
 from medic_mm.models.vit.qkv import QKV
 from medic_mm.registry import MODELS
 
-DISTANCES = {
-    'kl': relation_kl,
-    'cross_entropy': relation_cross_entropy,
-    'mse': relation_mse,
-}
+DISTANCES = dict(kl=relation_kl, cross_entropy=relation_cross_entropy, mse=relation_mse)
 REDUCTIONS = ('mean', 'sum')
 PIXEL = 'pixel'
 
@@ -91,12 +90,10 @@ class MIMHDHead(BaseModule):
                 f'{", ".join(map(repr, choices))}',
             )
         self.weights = _complete_weights(weights, named)
-        for name, value, low in (
-            ('student_heads', student_heads, 1),
-            ('teacher_heads', teacher_heads, 1),
-            ('num_tokens', num_tokens, 2),
-        ):
-            require_number(self, name, value, low=low, integer=True)
+        heads = dict(student_heads=student_heads, teacher_heads=teacher_heads)
+        for name, value in heads.items():
+            require_number(self, name, value, low=1, integer=True)
+        require_number(self, 'num_tokens', num_tokens, low=2, integer=True)
         self.student_heads = student_heads
         self.teacher_heads = teacher_heads
         self.num_tokens = num_tokens
@@ -104,14 +101,9 @@ class MIMHDHead(BaseModule):
         self.distance = DISTANCES[distance]
         self.include_cls = include_cls
         self.head_reduction = head_reduction
-        settings = dict(
-            type='medic_mm.AdaptiveMatching',
-            student_heads=student_heads,
-            teacher_heads=teacher_heads,
-        )
-        settings.update(matching or {})
+        given = {'type': 'medic_mm.AdaptiveMatching', **heads, **(matching or {})}
         self.matchings = nn.ModuleDict(
-            {name: MODELS.build(dict(settings)) for name in self.relations}
+            {name: MODELS.build(dict(given)) for name in self.relations}
         )
         if self.uses(PIXEL):
             self.pixel_loss = MODELS.build(_complete_pixel_loss(pixel_loss))
@@ -119,11 +111,6 @@ class MIMHDHead(BaseModule):
     def uses(self, term: str) -> bool:
         """Whether ``'pixel'`` or a relation has any weight."""
         return self.weights.get(term, 0.0) > 0
-
-    @property
-    def uses_relations(self) -> bool:
-        """Whether any relation has weight."""
-        return bool(self.relations)
 
     def check_widths(self, student: int, teacher: int) -> None:
         """Refuse widths of the distilled blocks that the matching cannot work with.
@@ -214,29 +201,31 @@ def relations_fit(model: nn.Module) -> None:
     require_rgb(model.data_preprocessor)
     require_statistics(model.data_preprocessor)
     require_dividing_heads(model)
-    heads, grid = backbone.num_heads(block), tuple(backbone.patch_resolution)
-    for name, wanted, what in (
-        ('student_heads', heads, f'heads of block {block} of the backbone'),
-        ('teacher_heads', teacher.num_heads, 'heads of the teacher'),
-    ):
-        given = getattr(head, name)
-        require(
-            given == wanted,
-            f'head.{name}={given} must equal the number of {what}, {wanted}',
-        )
+    require_fit(
+        model,
+        equal(
+            'head.student_heads',
+            f'the number of heads of block {block} of the backbone',
+            lambda m: m.backbone.num_heads(block),
+        ),
+        equal(
+            'head.teacher_heads',
+            'the number of heads of the teacher',
+            'target_generator.num_heads',
+        ),
+        equal(
+            'head.num_tokens',
+            'the number of tokens of the backbone with its class token',
+            lambda m: 1 + math.prod(m.backbone.patch_resolution),
+        ),
+    )
     head.check_widths(backbone.embed_dims, teacher.embed_dims)
     require_grid(
         teacher,
-        grid,
+        tuple(backbone.patch_resolution),
         resizes=False,
         otherwise="relations need the teacher's grid, which is square: use a square "
         'backbone.img_size',
-    )
-    length = 1 + grid[0] * grid[1]
-    require(
-        head.num_tokens == length,
-        f'head.num_tokens={head.num_tokens} must equal the number of tokens of the '
-        f'backbone with its class token, {length}',
     )
 
 

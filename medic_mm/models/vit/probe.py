@@ -32,13 +32,13 @@ class ProbeNeck(BaseModule):
             last: those have no final norm of their own, and the weights of such a norm
             would be undone by the BatchNorm. The last block comes out of the backbone
             after its final norm, so it is left as it is.
-        final_norm: Whether that is so. False where ``backbone.final_norm`` is, or where
-            ``backbone.out_indices`` leaves the last block out: then ``layer_norm`` is
-            for all blocks.
+        final_norm: Whether the last block comes after that norm. False where
+            ``backbone.final_norm`` is, or where ``backbone.out_indices`` leaves the
+            last block out: then ``layer_norm`` is for all blocks.
         num_extra_tokens: Tokens before the patch tokens; the first is the class token.
 
     Raises:
-        ValueError: for another feature, ``layer_norm`` without a block for it, or
+        UserError: for another feature, ``layer_norm`` without a block for it, or
             tokens of another form or number of blocks.
     """
 
@@ -77,7 +77,7 @@ class ProbeNeck(BaseModule):
     def forward(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """One feature for each block: ``(B, 1 + L, D)`` to ``(B, D * features)``."""
         if len(outputs) != len(self.norms):
-            raise ValueError(
+            raise UserError(
                 f'num_layers={len(self.norms)} of ProbeNeck but the backbone gives '
                 f'{len(outputs)} blocks: set num_layers or backbone.out_indices'
             )
@@ -89,7 +89,7 @@ class ProbeNeck(BaseModule):
 
     def _pool(self, tokens: Tensor, layer_norm: bool) -> Tensor:
         if tokens.ndim != 3:
-            raise ValueError(
+            raise UserError(
                 f'ProbeNeck needs raw tokens (B, 1 + L, D), not {tuple(tokens.shape)}: '
                 "set backbone.out_type='raw'"
             )
@@ -107,8 +107,8 @@ class LayerProbeHead(BaseModule):
     """One linear classifier for each block of a frozen backbone.
 
     The classifiers share nothing, so training them together is training each alone.
-    Predictions are those of the last block; the scores of all blocks stand beside them
-    for :class:`medic_mm.evaluation.layer_accuracy.LayerAccuracy`.
+    Predictions are those of the last block; the labels of all blocks are added for
+    :class:`medic_mm.evaluation.layer_accuracy.LayerAccuracy`.
 
     Args:
         num_classes: Number of classes.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from medic_mm.errors import UserError
+
 _PARTS = {'q': 'query', 'k': 'key', 'v': 'value'}
 
 
@@ -15,8 +17,8 @@ class QKV:
 
     Attributes:
         query: ``(B, M, N, d)`` for M heads and N tokens, class token first.
-        key: Likewise.
-        value: Likewise.
+        key: The same shape.
+        value: The same shape.
     """
 
     query: Tensor
@@ -27,10 +29,10 @@ class QKV:
         """The two sides of a relation such as ``'qk'`` or ``'vv'``.
 
         Raises:
-            ValueError: for anything but two letters out of q, k and v.
+            UserError: for anything but two letters out of q, k and v.
         """
         if len(relation) != 2 or set(relation) - set(_PARTS):
-            raise ValueError(
+            raise UserError(
                 f'relation {relation!r} is unknown: use two letters out of q, k and v, '
                 "such as 'qk' or 'vv'"
             )
@@ -50,11 +52,11 @@ def split_qkv(projected: Tensor, num_heads: int) -> QKV:
         num_heads: Number of heads M, which must divide D.
 
     Raises:
-        ValueError: where it does not.
+        UserError: where it does not.
     """
     batch, length, width = projected.shape
     if width % (3 * num_heads):
-        raise ValueError(
+        raise UserError(
             f'{num_heads} heads do not divide the width {width // 3} of the block'
         )
     parts = projected.reshape(batch, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -67,11 +69,11 @@ def resplit_heads(features: Tensor, num_heads: int) -> Tensor:
     Source: the relation heads of MiniLMv2 (https://arxiv.org/abs/2012.15828).
 
     Raises:
-        ValueError: where ``num_heads`` does not divide the joint width.
+        UserError: where ``num_heads`` does not divide the joint width.
     """
     batch, heads, length, width = features.shape
     if heads * width % num_heads:
-        raise ValueError(
+        raise UserError(
             f'{num_heads} relation heads do not divide the width {heads * width}'
         )
     joint = features.transpose(1, 2).reshape(batch, length, num_heads, -1)
