@@ -175,8 +175,10 @@ class FrozenTeacher(nn.Module):
 
     def hold(self, network: nn.Module) -> None:
         """Freeze ``network`` and take it as the teacher's, in place of any before."""
+        network.requires_grad_(False)
+        network.eval()  # of which mmpretrain's backbones return None
         # a tuple hides the network from nn.Module's registration
-        self._held = (network.requires_grad_(False).eval(),)
+        self._held = (network,)
 
     # to be implemented by a subclass
 
