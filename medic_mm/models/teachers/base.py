@@ -24,7 +24,7 @@ from medic_mm.models.vit.qkv import QKV
 
 @dataclass
 class TeacherOutput:
-    """What a teacher says of a batch of images.
+    """Teacher features for a batch.
 
     Attributes:
         patch_tokens: ``(B, L, D)``, row-major over the teacher's grid.
@@ -43,7 +43,7 @@ def seeded_construction(seed: int = 0) -> Iterator[None]:
     """Build a network from its own seed and leave the global generator as it was.
 
     So a random teacher is the same on all ranks, and the student's initial weights do
-    not depend on which teacher stands beside it. Networks are built on the CPU, so its
+    not depend on the teacher. Networks are built on the CPU, so its
     generator alone is seeded (``torch.manual_seed`` would seed the accelerator's too,
     and alike on all ranks).
     """
@@ -71,9 +71,9 @@ class FrozenTeacher(nn.Module):
     """Base of every teacher: a network that is only read, never trained or saved.
 
     The network is held outside the module tree. So it has no part in ``state_dict``,
-    ``parameters()`` (optimizer groups, DDP buckets), ``train()``, a parent's
-    ``init_cfg``, and copies of the model (the host's EMA hook): they share the one
-    network. It follows the batch's device and computes under the caller's autocast.
+    ``parameters()`` (optimizer groups, DDP buckets), ``train()`` and a parent's
+    ``init_cfg``; copies of the model (mmengine's EMA hook) share it. It follows the
+    batch's device and computes under the caller's autocast.
 
     A subclass builds its network under :func:`seeded_construction`, hands it to
     ``super().__init__``, and implements :meth:`load_weights` and :meth:`encode`.
@@ -84,7 +84,7 @@ class FrozenTeacher(nn.Module):
     Args:
         network: The network. It is frozen and put into eval mode here.
         mean: Channel means that the network was trained with, for RGB in 0..1.
-        std: Channel standard deviations likewise.
+        std: Their standard deviations.
         embed_dims: Width D of the tokens returned.
         patch_size: Side of a patch in pixels.
         input_size: Side of the square image the network gets; other sizes are resized
@@ -158,7 +158,7 @@ class FrozenTeacher(nn.Module):
                 image = torch.zeros(1, 3, size, size, device=weight.device)
                 found = getattr(trial.encode(image, attention=True), 'attention', None)
         except NotImplementedError:
-            return True  # asked before it can tell
+            return True  # asked before it has an answer
         except Exception:
             return False
         return found is not None and tuple(found.shape) == (1, length, length)
@@ -183,19 +183,13 @@ class FrozenTeacher(nn.Module):
     # to be implemented by a subclass
 
     def load_weights(self) -> None:
-        """Load the weights into :attr:`network`, strictly.
-
-        Raises:
-            RuntimeError: where a weight is missing; names the file, the keys and the
-                remedy.
-        """
+        """Load the weights into :attr:`network`, strictly."""
         raise NotImplementedError
 
     def encode(self, images: Tensor, attention: bool) -> TeacherOutput | QKV:
         """Run the network on ``images (B, 3, input_size, input_size)``.
 
-        A teacher of relations returns :class:`QKV`, which ``output_grid`` cannot
-        resize.
+        A teacher of relations returns :class:`QKV`, which is not resized.
         """
         raise NotImplementedError
 
@@ -243,7 +237,7 @@ class FrozenTeacher(nn.Module):
         Args:
             images: ``(B, 3, H, W)``, normalised by the student's preprocessor.
             mean: The preprocessor's channel means, ``(3, 1, 1)`` on the 0..255 scale.
-            std: The preprocessor's standard deviations likewise.
+            std: The preprocessor's standard deviations, as ``mean``.
             data_samples: The batch's data samples; only a cache reads them.
             attention: Also return the attention of the chosen block.
 
@@ -365,7 +359,7 @@ class FrozenTeacher(nn.Module):
         """The student's batch in the network's statistics; see :meth:`forward`."""
         if self.input_norm == 'student':
             return images
-        # kept on the device, so that no step waits for a copy from the host
+        # kept on the device, so that no step waits for a copy to it
         self._mean = self._mean.to(images.device)
         self._std = self._std.to(images.device)
         scale = std.to(self._std) / (255 * self._std)

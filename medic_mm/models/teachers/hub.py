@@ -10,7 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import constants, try_to_load_from_cache
 from mmengine.logging import MMLogger
@@ -63,7 +63,16 @@ def fetch(
         size,
         INSTEAD,
     )
-    fetching = _Fetching(download)
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            outcome['found'] = download()
+        except Exception as error:
+            outcome['error'] = error
+
+    # left alone where the hub is gone: hubs try again for most of a minute
+    fetching = threading.Thread(target=work, daemon=True)
     fetching.start()
     # what is on this machine is there at once, and a hub may refuse at once
     fetching.join(QUICK)
@@ -72,40 +81,19 @@ def fetch(
         if gone is None:
             fetching.join()
         elif fetching.is_alive():
-            fetching.error = ConnectionError(gone)
-    if fetching.error is None:
-        return fetching.result
-    lines = str(fetching.error).strip().splitlines()
-    reason = lines[0] if lines else type(fetching.error).__name__
+            outcome['error'] = ConnectionError(gone)
+    if (error := outcome.get('error')) is None:
+        return outcome['found']
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise FileError(
         f'{what} could not be fetched from {source} ({reason}; {size}): {INSTEAD}'
-    ) from fetching.error
-
-
-class _Fetching(threading.Thread, Generic[T]):
-    """A download that may be left alone: hubs try again for most of a minute."""
-
-    def __init__(self, download: Callable[[], T]) -> None:
-        super().__init__(daemon=True)
-        self._download = download
-        self.result: T
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._download()
-        except Exception as error:
-            self.error = error
+    ) from error
 
 
 def unreachable(source: str, patience: float = PATIENCE) -> str | None:
-    """Why a host does not answer, asked once; None where it does.
+    """Why the server of an address does not answer within seconds; None where it does.
 
     Any answer counts, an error too. Proxies of the environment are used.
-
-    Args:
-        source: An address; its host alone is asked.
-        patience: Seconds to wait, for the name's look-up too.
     """
     if constants.HF_HUB_OFFLINE and source.startswith(constants.ENDPOINT):
         return 'HF_HUB_OFFLINE is set'
@@ -128,16 +116,13 @@ def _ask(address: str, patience: float) -> str | None:
     except urllib.error.HTTPError:
         return None
     except urllib.error.URLError as error:
-        reason = error.reason
-        gone = isinstance(reason, _UNREACHABLE) or (
-            # no route and the like; a certificate that is not known is an answer
-            type(reason) is OSError
-        )
-        return str(reason) if gone else None
+        # OSError: no route and the like; an unknown certificate is an answer
+        gone = isinstance(error.reason, _UNREACHABLE) or type(error.reason) is OSError
+        return str(error.reason) if gone else None
     except _UNREACHABLE as error:
         return str(error) or type(error).__name__
     except (OSError, ValueError, http.client.HTTPException):
-        return None
+        pass
     return None
 
 

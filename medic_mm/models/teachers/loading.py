@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from medic_mm.checkpoints.reading import find_weights, read_checkpoint
 from medic_mm.checkpoints.sizes import Grid, find_grid, interpolate, recorded_grid
 from medic_mm.checkpoints.strict import unusable
 from medic_mm.errors import MissingFileError
+from medic_mm.helpers import nearest
 
 # scalars that only OpenAI's archives hold; those weights were trained with QuickGELU
 OPENAI_MARKERS = ('input_resolution', 'context_length', 'vocab_size')
@@ -31,8 +32,8 @@ class WeightFile:
         path: The file.
         state_dict: Its tensors, on the CPU; floating ones in fp32.
         quick_gelu: Whether the weights were trained with QuickGELU, where the file
-            tells (TorchScript archives and OpenAI's files do, others do not: None).
-        grid: Rows and columns of patches, where the file tells.
+            says so (TorchScript archives and OpenAI's files do, others do not: None).
+        grid: Rows and columns of patches, where the file says so.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class WeightFile:
 
         Raises:
             FileError: where the number of patches is not a square and the file does not
-                tell their rows and columns.
+                give their rows and columns.
         """
         if positions.dim() != 3 or unusable(positions):
             return positions
@@ -84,6 +85,12 @@ def require_weights(
             f'file or to {example}, or, for dry runs and tests only, '
             'random_weights=True'
         )
+
+
+def near_names(name: str, known: Sequence[str]) -> str:
+    """``'; near names: a, b'`` for a sentence; empty where none is near."""
+    near = nearest(name, known)
+    return '; near names: ' + ', '.join(near) if near else ''
 
 
 def names_a_file(weights: str) -> bool:
@@ -114,10 +121,15 @@ def read_weight_file(path: str | Path) -> WeightFile:
             'Teacher weights: %s, SHA-256 %s', path, sha256(path)
         )
     content = read_checkpoint(path)
-    quick_gelu = (
-        _activation(content.kinds) if isinstance(content, TorchScript) else None
-    )
-    state_dict = _plain(find_weights(path, content))
+    quick_gelu = None
+    if isinstance(content, TorchScript) and {'QuickGELU', 'GELU'} & set(content.kinds):
+        quick_gelu = 'QuickGELU' in content.kinds
+    found = find_weights(path, content)
+    start = len('module.') if all(name.startswith('module.') for name in found) else 0
+    state_dict = {
+        name[start:]: value.float() if value.is_floating_point() else value
+        for name, value in found.items()
+    }
     if all(marker in state_dict for marker in OPENAI_MARKERS):
         quick_gelu = True
         state_dict = {k: v for k, v in state_dict.items() if k not in OPENAI_MARKERS}
@@ -132,18 +144,3 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _activation(kinds: Collection[str]) -> bool | None:
-    if 'QuickGELU' in kinds:
-        return True
-    return False if 'GELU' in kinds else None
-
-
-def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without ``module.`` before the keys, and in fp32."""
-    prefix = 'module.' if all(key.startswith('module.') for key in state_dict) else ''
-    return {
-        key[len(prefix) :]: value.float() if value.is_floating_point() else value
-        for key, value in state_dict.items()
-    }

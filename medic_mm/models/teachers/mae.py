@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
-from medic_mm.models.teachers.base import (
-    FrozenTeacher,
-    seeded_construction,
-)
+from medic_mm.models.teachers.base import FrozenTeacher, seeded_construction
 from medic_mm.models.teachers.loading import WeightFile, require_weights
 from medic_mm.models.teachers.mae_files import (
     check_recorded_norm_pix,
@@ -54,9 +51,9 @@ class MAETeacher(FrozenTeacher):
     and the ``qkv`` layer are run, and no block after it. The decoder takes gradients
     through to its input and none for itself.
 
-    Encoder and decoder are the host's, under the names of mmpretrain's MAE
-    checkpoints. Position embeddings come from the file and are resized (bicubic) where
-    the grid differs; they are never drawn anew.
+    Encoder and decoder are mmpretrain's, under the names of its MAE checkpoints.
+    Position embeddings come from the file and are resized (bicubic) where the grid
+    differs; they are never drawn anew.
 
     Args:
         arch: An architecture of mmpretrain's ``VisionTransformer``, name or dict.
@@ -68,7 +65,7 @@ class MAETeacher(FrozenTeacher):
         decoder: ``dict(embed_dims=512, depth=8, num_heads=16)``, each of which may be
             left out; None builds and loads the encoder alone.
         norm_pix: Whether the decoder predicts pixels normalised within each patch. Must
-            be given where the file's name does not tell.
+            be given where the file's name does not say so.
         input_norm: See :class:`FrozenTeacher`; ``'teacher'`` normalises by the
             statistics of ImageNet, ``'student'`` suits an MAE that was trained with the
             student's own.
@@ -99,7 +96,9 @@ class MAETeacher(FrozenTeacher):
             'MAETeacher', weights, random_weights, f'a copy of {full_file(arch)}'
         )
         check_numbers(self, block=block, input_size=input_size, patch_size=patch_size)
-        _require_decoder_file(arch, weights, decoder is not None)
+        known = known_file(weights)
+        if decoder is not None and known is not None and not known.with_decoder:
+            raise UserError(_without_decoder(arch, weights))
         needed = decoder is not None and not random_weights
         pixel_space = decide_norm_pix(weights, norm_pix, needed)
         with seeded_construction():
@@ -145,9 +144,7 @@ class MAETeacher(FrozenTeacher):
         """Load encoder and decoder from the file, strictly.
 
         Raises:
-            FileNotFoundError: where there is no such file.
-            RuntimeError: where it is no MAE, lacks the decoder, or does not fit the
-                architecture.
+            FileError: where it is not an MAE, lacks the decoder, or does not fit.
         """
         file = read_mae_file(self.weights)
         state = file.state_dict
@@ -206,7 +203,7 @@ class MAETeacher(FrozenTeacher):
         return decoder.decoder_pred(decoder.decoder_norm(tokens[:, 1:]))
 
     def extra_settings(self) -> tuple:
-        """Settings that change the outputs, for the fingerprint."""
+        """See :class:`FrozenTeacher`."""
         return (self.block, self.num_heads)
 
     @property
@@ -284,18 +281,10 @@ def _build(
 
 
 def _draw_tokens(network: nn.Module) -> None:
-    """Draw what the host leaves at zero, so that places differ in a random teacher."""
+    """Draw what mmpretrain leaves at zero, so that places differ."""
     for name, value in network.named_parameters():
         if name.endswith(('_token', 'pos_embed')):
             trunc_normal_(value, std=0.02)
-
-
-def _require_decoder_file(
-    arch: str | dict, weights: str | None, with_decoder: bool
-) -> None:
-    known = known_file(weights)
-    if with_decoder and known is not None and not known.with_decoder:
-        raise UserError(_without_decoder(arch, weights))
 
 
 def _without_decoder(arch: str | dict, weights: str | None) -> str:

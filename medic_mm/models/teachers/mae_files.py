@@ -22,28 +22,18 @@ _SIZES = {'b': 'base', 'base': 'base', 'h': 'huge', 'huge': 'huge'}
 
 @dataclass(frozen=True)
 class KnownFile:
-    """What a published file is known to hold.
+    """What a published file is known to hold."""
 
-    Attributes:
-        norm_pix: Whether its decoder predicts pixels normalised within each patch.
-            Of a file without a decoder: of the run that it comes from.
-        with_decoder: Whether it has the decoder.
-        adversarial: Whether the decoder was trained with an extra GAN loss.
-    """
-
-    norm_pix: bool
+    norm_pix: bool  # pixels normalised within each patch, in the run that it is from
     with_decoder: bool
-    adversarial: bool = False
+    adversarial: bool = False  # trained with an extra GAN loss
 
 
 _BY_NAME = (
     (r'mae_pretrain_vit_(base|large|huge)_full\.pth', KnownFile(True, True)),
     (r'mae_pretrain_vit_(base|large|huge)\.pth', KnownFile(True, False)),
     (r'mae_visualize_vit_(base|large|huge)\.pth', KnownFile(False, True)),
-    (
-        r'mae_visualize_vit_large_ganloss\.pth',
-        KnownFile(False, True, adversarial=True),
-    ),
+    (r'mae_visualize_vit_large_ganloss\.pth', KnownFile(False, True, True)),
     (r'mae_vit-.+\.pth', KnownFile(True, True)),  # mmpretrain
     # hashes at the end of mmpretrain's names of ViT-L: 400, 800 and 1600 epochs
     (r'.*(b11d0425|df72726a|cc7e98c9)\.pth', KnownFile(True, True)),
@@ -70,19 +60,14 @@ def decide_norm_pix(
 ) -> bool | None:
     """The pixel space of a file's decoder, by its name or else by the setting.
 
-    Args:
-        weights: The file.
-        given: The setting ``norm_pix``.
-        needed: Whether the decoder is used, so that somebody must tell.
-
     Raises:
-        ValueError: where nobody tells, or the setting contradicts a known file.
+        ValueError: where it is needed but neither says so, or the two differ.
     """
     known = known_file(weights)
     if known is None:
         if given is None and needed:
             raise ValueError(
-                f'norm_pix=None: the name {Path(weights or "").name!r} does not tell '
+                f'norm_pix=None: the name {Path(weights or "").name!r} does not say '
                 'whether its decoder predicts normalised pixels, so set norm_pix=True '
                 '(as in mae_pretrain_vit_*_full.pth and in mmpretrain) or '
                 'norm_pix=False (as in mae_visualize_vit_*.pth)'
@@ -95,7 +80,7 @@ def decide_norm_pix(
         )
     if needed and known.adversarial:
         MMLogger.get_current_instance().warning(
-            '%s was trained with an extra GAN loss, whose pixels are no plain '
+            '%s was trained with an extra GAN loss, so its pixels are not a plain '
             'regression: mae_visualize_vit_large.pth is the same without it.',
             weights,
         )
@@ -103,13 +88,7 @@ def decide_norm_pix(
 
 
 def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
-    """Refuse a setting that the file's own record contradicts.
-
-    MMEngine's checkpoints keep their config; a file without one passes.
-
-    Raises:
-        RuntimeError: where they differ.
-    """
+    """Refuse a setting that contradicts the config in the file, if it has one."""
     meta = read_checkpoint(weights, mmap=True).get('meta')
     config = meta.get('cfg') if isinstance(meta, dict) else None
     text = config if isinstance(config, str) else ''
@@ -122,12 +101,7 @@ def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
 
 
 def read_mae_file(weights: str) -> WeightFile:
-    """An MAE, under mmpretrain's names (``backbone.*``, ``neck.*``), in fp32.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        RuntimeError: where the file cannot be read safely or holds no MAE.
-    """
+    """An MAE, under mmpretrain's names (``backbone.*``, ``neck.*``), in fp32."""
     file = read_weight_file(weights)
     try:
         done = convert_weights(file.state_dict, 'auto', 'mmpretrain')
@@ -142,15 +116,9 @@ def read_mae_file(weights: str) -> WeightFile:
 def require_fit(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: str
 ) -> None:
-    """Refuse another depth, width or patch size in words of the settings.
+    """Refuse a depth, width or patch size of a file that the settings do not name.
 
-    Args:
-        state: Weights of the file, under mmpretrain's names.
-        own: Weights of the network likewise.
-        weights: The file.
-
-    Raises:
-        RuntimeError: where they differ.
+    ``state`` are the file's weights and ``own`` the network's, by mmpretrain's names.
     """
     found, wanted = _sizes(state), _sizes(own)
     for part, setting in (('encoder', 'arch'), ('decoder', 'decoder')):

@@ -20,10 +20,7 @@ from medic_mm.models.teachers.base import (
     block_index,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
-from medic_mm.models.teachers.loading import (
-    read_weight_file,
-    require_weights,
-)
+from medic_mm.models.teachers.loading import read_weight_file, require_weights
 from medic_mm.models.teachers.open_clip_source import resolve_tower
 from medic_mm.models.vit.arguments import check_numbers
 from medic_mm.models.vit.attention import (
@@ -48,9 +45,9 @@ class OpenCLIPTeacher(FrozenTeacher):
     ``preprocess_cfg``; for a local file by model name, those that all tags of the model
     share, else OpenAI's.
 
-    QuickGELU: a pretrained tag, an OpenAI file and a TorchScript archive tell with
+    QuickGELU: a pretrained tag, an OpenAI file and a TorchScript archive say with
     which activation they were trained; a model with the other one is corrected, with a
-    warning in the log. A plain local state dict cannot tell, so there ``model``
+    warning in the log. A plain local state dict does not, so there ``model``
     decides: ``ViT-B-16-quickgelu`` for OpenAI's weights.
 
     Args:
@@ -69,7 +66,7 @@ class OpenCLIPTeacher(FrozenTeacher):
         random_weights: See :class:`FrozenTeacher`; ``weights`` are then not read.
 
     Raises:
-        ValueError: for an unknown model or tag, a tower that is no ViT, a ``layer``
+        ValueError: for an unknown model or tag, a tower that is not a ViT, a ``layer``
             out of range, or no ``weights``.
     """
 
@@ -171,7 +168,7 @@ class OpenCLIPTeacher(FrozenTeacher):
         )
 
     def extra_settings(self) -> tuple:
-        """Settings that change the outputs, for the fingerprint."""
+        """See :class:`FrozenTeacher`."""
         return (self.layer, self.norm, self._source.quick_gelu)
 
     @property
@@ -206,16 +203,11 @@ def kept_weights(tag: Mapping[str, Any]) -> str | None:
         # open_clip checks it, and fetches it again where it is torn
         return open_clip.download_pretrained(tag) if path.is_file() else None
     repository, name = str(tag['hf_hub']).rsplit('/', 1)
-    names = [name] if name else ['open_clip_model.safetensors', DEFAULT_FILE]
-    if name.endswith('.bin'):
-        names = (
-            ['open_clip_model.safetensors', *names]
-            if name == DEFAULT_FILE
-            else [
-                name[:-4] + '.safetensors',
-                name,
-            ]
-        )
+    names = [name]
+    if name in ('', DEFAULT_FILE):
+        names = ['open_clip_model.safetensors', DEFAULT_FILE]
+    elif name.endswith('.bin'):
+        names = [name[:-4] + '.safetensors', name]
     return kept_file(repository, names)
 
 

@@ -17,7 +17,7 @@ from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.helpers import nearest
 from medic_mm.models.teachers.base import seeded_construction
-from medic_mm.models.teachers.loading import names_a_file
+from medic_mm.models.teachers.loading import names_a_file, near_names
 
 # open_clip builds both towers: the text tower is made this small, then dropped
 NO_TEXT = dict(context_length=1, vocab_size=1, width=8, heads=1, layers=1)
@@ -33,7 +33,7 @@ class TowerSource:
         config: open_clip's config of the model; owned, may be changed.
         tag_config: open_clip's entry of the pretrained tag; empty for a local file.
         mean: Channel means of the weights' preprocessing, for RGB in 0..1.
-        std: Channel standard deviations likewise.
+        std: Their standard deviations.
     """
 
     name: str
@@ -78,21 +78,13 @@ class TowerSource:
             ) from error
 
     def set_activation(self, quick_gelu: bool, weights: str) -> bool:
-        """Take the activation that ``weights`` need; returns whether that changed it.
-
-        The change is told in the log.
-        """
+        """Take the activation that ``weights`` need; says whether that changed it."""
         if quick_gelu == self.quick_gelu:
             return False
         was, now = ('GELU', 'QuickGELU') if quick_gelu else ('QuickGELU', 'GELU')
         MMLogger.get_current_instance().warning(
-            'model=%s has %s, but the weights %s were trained with %s: the teacher '
-            'uses %s.',
-            self.name,
-            was,
-            weights,
-            now,
-            now,
+            f'model={self.name} has {was}, but the weights {weights} were trained with '
+            f'{now}: the teacher uses {now}.'
         )
         self.config['quick_gelu'] = quick_gelu
         return True
@@ -128,13 +120,10 @@ def resolve_tower(
 ) -> TowerSource:
     """Find the config, the tag, the statistics and the activation; fetches nothing.
 
-    Args:
-        model: As in :class:`OpenCLIPTeacher`.
-        weights: Likewise.
-        input_size: Likewise.
+    The arguments are those of :class:`OpenCLIPTeacher`.
 
     Raises:
-        ValueError: for an unknown model or tag, or a tower that is no ViT.
+        ValueError: for an unknown model or tag, or a tower that is not a ViT.
     """
     name, config, preprocess = _read_model(model)
     tag_config = {}
@@ -158,10 +147,8 @@ def resolve_tower(
     return source
 
 
-def _read_model(
-    model: str | Mapping[str, Any],
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, open_clip config and preprocessing config of the setting ``model``."""
+def _read_model(model: str | Mapping[str, Any]) -> tuple[str, dict, dict]:
+    """Name, config of open_clip, and config of the preprocessing."""
     if not isinstance(model, str):
         name, content = 'the config dict', copy.deepcopy(dict(model))
     elif model.endswith('.json'):
@@ -188,10 +175,9 @@ def _read_model(
 def _named_config(model: str) -> tuple[str, dict[str, Any]]:
     name = model.replace('/', '-')
     if name not in open_clip.list_models():
-        near = nearest(name, open_clip.list_models())
         raise UserError(
             f'model={model!r} is not a model of open_clip'
-            f'{"; near names: " + ", ".join(near) if near else ""}. Give a name of '
+            f'{near_names(name, open_clip.list_models())}. Give a name of '
             'open_clip.list_models(), a config dict, or the path of an '
             'open_clip_config.json'
         )

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.errors import FileError, UserError
-from medic_mm.helpers import nearest
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
@@ -27,6 +26,7 @@ from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
     WeightFile,
     names_a_file,
+    near_names,
     read_weight_file,
     require_weights,
 )
@@ -41,9 +41,8 @@ FROM_TIMM = 'timm'
 class TimmTeacher(FrozenTeacher):
     """A timm ViT with a class token; register and distillation tokens are dropped.
 
-    Mean and standard deviation are those of the model's pretrained tag in timm; without
-    a tag in the name, those of timm's default tag for the model. No block after the
-    chosen one is run.
+    Mean and standard deviation are those of the model's pretrained tag in timm (of its
+    default tag, where the name has none). No block after the chosen one is run.
 
     Args:
         model: A timm name, with or without a tag: ``'vit_small_patch14_dinov2'``,
@@ -158,11 +157,12 @@ class TimmTeacher(FrozenTeacher):
     @property
     def gives_attention(self) -> bool:
         """Whether :func:`explicit_attention` can read the block."""
-        block = self.network.blocks[self.layer]
-        return has_explicit_attention(getattr(block, 'attn', None))
+        return has_explicit_attention(
+            getattr(self.network.blocks[self.layer], 'attn', None)
+        )
 
     def extra_settings(self) -> tuple:
-        """Settings that change the outputs, for the fingerprint."""
+        """See :class:`FrozenTeacher`."""
         return (self.model, sorted(self._kwargs.items()), self.layer, self.norm)
 
     def _with_attention(self, images: Tensor) -> tuple[TeacherOutput, Tensor]:
@@ -226,11 +226,8 @@ class TimmTeacher(FrozenTeacher):
         config = self.network.pretrained_cfg
         if not config.get('hf_hub_id'):
             folder = Path(torch.hub.get_dir()) / 'checkpoints'
-            return (
-                self._download()
-                if (folder / Path(config['url']).name).is_file()
-                else None
-            )
+            there = (folder / Path(config['url']).name).is_file()
+            return self._download() if there else None
         name = config.get('hf_hub_filename')
         names = [name] if name else ['model.safetensors', 'pytorch_model.bin']
         file = kept_file(config['hf_hub_id'], names)
@@ -272,17 +269,16 @@ def explicit_attention(attn: nn.Module) -> Iterator[list[Tensor]]:
 
 def has_explicit_attention(attn: nn.Module) -> bool:
     """Whether :func:`explicit_attention` can read a block's attention."""
-    return isinstance(getattr(attn, 'attn_drop', None), nn.Module) and hasattr(
-        attn, 'fused_attn'
-    )
+    dropout = getattr(attn, 'attn_drop', None)
+    return isinstance(dropout, nn.Module) and hasattr(attn, 'fused_attn')
 
 
 def _build(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
     name, _, tag = model.partition('.')
     if not timm.is_model(name):
         raise UserError(
-            f'model={model!r} is not a model of timm{_near(name, timm.list_models())}. '
-            'Give a name of timm.list_models()'
+            f'model={model!r} is not a model of timm'
+            f'{near_names(name, timm.list_models())}. Give a name of timm.list_models()'
         )
     known = [x.partition('.')[2] for x in timm.list_pretrained(f'{name}.*')]
     try:
@@ -291,18 +287,14 @@ def _build(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if tag and tag not in known:
             raise UserError(
-                f'model={model!r}: {tag!r} is not a tag of {name}{_near(tag, known)}. '
-                f'Give a name of timm.list_pretrained({name + ".*"!r})'
+                f'model={model!r}: {tag!r} is not a tag of {name}'
+                f'{near_names(tag, known)}. Give a name of '
+                f'timm.list_pretrained({name + ".*"!r})'
             ) from error
         raise UserError(
             f'model={model!r}: timm does not build it with model_kwargs={kwargs} '
             f'({error})'
         ) from error
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    return '; near names: ' + ', '.join(near) if near else ''
 
 
 def _require_tokens(model: str, network: nn.Module) -> None:

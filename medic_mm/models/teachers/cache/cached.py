@@ -184,7 +184,7 @@ class CachedTeacher(FrozenTeacher):
         Args:
             images: The student's batch; only its device is used.
             mean: Not used; the cache was made with the same.
-            std: Likewise.
+            std: Not used.
             data_samples: The batch's data samples, with meta keys ``sample_idx`` and
                 ``view``.
             attention: Also return the attention; needs the setting of this name.
