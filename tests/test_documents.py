@@ -306,7 +306,7 @@ def wrong_settings(call: ast.Call, own: set[str]) -> list[str]:
     values = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     kind = values.pop('type', None)
     values.pop('_delete_', None)
-    if not isinstance(kind, ast.Constant) or kind.value in own:
+    if not isinstance(getattr(kind, 'value', None), str) or kind.value in own:
         return []
     found = component(kind.value)
     if found is None and not kind.value.startswith('medic_mm.'):
