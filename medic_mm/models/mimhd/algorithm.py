@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit, masked_count, random_mask
@@ -30,8 +29,7 @@ class MIMHD(BaseSelfSupervisor):
         target_generator: ``medic_mm.MAETeacher``.
         neck: ``medic_mm.DualViewDecoder``; not needed without a pixel term.
         student_block: Distilled block of the student, counted from 1.
-        mask_ratio: Share of patches that view 1 hides, in (0, 1), rounded down to whole
-            patches; view 2 hides the others.
+        mask_ratio: Share of patches that view 1 hides, rounded down; view 2: the rest.
         data_preprocessor: Hands on RGB. Default type: ``SelfSupDataPreprocessor``.
         init_cfg: mmengine's initialisation settings; they never reach the teacher.
     """
@@ -48,22 +46,16 @@ class MIMHD(BaseSelfSupervisor):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         head = head if isinstance(head, nn.Module) else MODELS.build(head)
-        if not head.uses('pixel'):
-            neck = None
-            if isinstance(target_generator, dict) and 'decoder' in target_generator:
-                target_generator = {**target_generator, 'decoder': None}
         if isinstance(data_preprocessor, dict):  # mmpretrain writes a type into it
             data_preprocessor = dict(data_preprocessor)
         super().__init__(
-            backbone=backbone,
-            neck=neck,
+            backbone,
             head=head,
-            target_generator=target_generator,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
+            **head.needed(neck, target_generator),
         )
-        self.student_block = student_block
-        self.mask_ratio = mask_ratio
+        self.student_block, self.mask_ratio = student_block, mask_ratio
         require_fit(self, relations_fit, decoding_fits)
         statistics = self.data_preprocessor.mean, self.data_preprocessor.std
         self._same_pixels = self.target_generator.has_statistics(*statistics)
@@ -79,9 +71,7 @@ class MIMHD(BaseSelfSupervisor):
         """All tokens of whole images: a tuple whose last is ``(B, 1 + L, D)``."""
         return self.backbone(inputs)
 
-    def loss(
-        self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs
-    ) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list | None = None, **kwargs) -> dict:
         """Terms of normalised images ``(B, 3, H, W)``: see :meth:`MIMHDHead.loss`."""
         require_batch(inputs, self.backbone)
         targets, teacher = None, self.target_generator
@@ -96,16 +86,13 @@ class MIMHD(BaseSelfSupervisor):
         images, *_ = self.pixel_space(inputs)
         views = self.draw_views(len(inputs), inputs.device)
         pixels = self.neck(tokens, views, teacher)
-        # one view predicts only what it hides; two predict every patch once
-        hidden = views.mask if self.neck.views == 1 else None
+        hidden = views.mask if self.neck.views == 1 else None  # two hide all patches
         return self.head.loss(student, targets, pixels, hidden, images)
 
     def predict_pixels(
-        self, inputs: Tensor, data_samples: list[DataSample] | None = None
+        self, inputs: Tensor, data_samples: list | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Pixels ``(B, L, p * p * 3)`` in :meth:`pixel_space`, each from a view that
-        hides its patch where there are two; and what view 1 hides, bool ``(B, L)``.
-        """
+        """Pixels ``(B, L, p * p * 3)`` from the views that hide them; view 1's mask."""
         require_batch(inputs, self.backbone)
         tokens = self.extract_feat(inputs)[-1]
         views = self.draw_views(len(inputs), inputs.device)

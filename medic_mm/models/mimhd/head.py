@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -112,6 +113,16 @@ class MIMHDHead(BaseModule):
         """Whether ``'pixel'`` or a relation has any weight."""
         return self.weights.get(term, 0.0) > 0
 
+    def needed(
+        self, neck: dict | None, teacher: dict | nn.Module | None
+    ) -> dict[str, Any]:
+        """Neck and teacher for the terms in use: no decoders without a pixel term."""
+        if not self.uses(PIXEL):
+            neck = None
+            if isinstance(teacher, dict) and 'decoder' in teacher:
+                teacher = {**teacher, 'decoder': None}
+        return dict(neck=neck, target_generator=teacher)
+
     def check_widths(self, student: int, teacher: int) -> None:
         """Refuse widths of the distilled blocks that the matching cannot work with.
 
@@ -155,9 +166,10 @@ class MIMHDHead(BaseModule):
         health: dict[str, Tensor] = {}
         if self.relations and not self.include_cls:
             student, teacher = student.without_cls(), teacher.without_cls()
-        for name in self.relations:
+        pairs = {n: (student.pair(n), teacher.pair(n)) for n in self.relations}
+        for name, (ours, theirs) in pairs.items():
             matching = self.matchings[name]
-            matched = matching(student.pair(name), teacher.pair(name), self.distance)
+            matched = matching(ours, theirs, self.distance)
             summed = self.head_reduction == 'sum'
             raw[name] = matched.loss * (matching.matched_heads if summed else 1)
             for key, value in matched.health().items():
