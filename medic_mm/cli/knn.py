@@ -12,16 +12,17 @@ from __future__ import annotations
 import math
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from medic_mm.checkpoints.saving import write_json
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import (
+    Encoder,
     Features,
     TokenEncoder,
     extract_features,
@@ -32,7 +33,13 @@ from medic_mm.evaluation.loaders import find_dataloaders, labelled_loaders
 from medic_mm.helpers import choose_device
 from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.run_config import load_config
-from medic_mm.settings.student import RANDOM, load_student, require_checkpoint, seed_of
+from medic_mm.settings.student import (
+    RANDOM,
+    Student,
+    load_student,
+    require_checkpoint,
+    seed_of,
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,22 +55,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Evaluate, print the table, write the JSON file."""
+    config = load_config(args.config, args.cfg_options, args.data_root)
     report = evaluate_knn(
-        load_config(args.config, args.cfg_options, args.data_root),
-        args.checkpoint,
-        ks=args.k,
-        temperature=args.temperature,
-        features=args.features,
-        device=args.device,
+        config, args.checkpoint, args.k, args.temperature, args.features, args.device
     )
     print(format_report(report))
-    write_report(report, args.out)
-
-
-def write_report(report: dict[str, Any], out: Path | None) -> None:
-    """Write a report as JSON, where a file for it is given."""
-    if out is not None:
-        write_json(out, report)
+    if args.out:
+        write_json(args.out, report)
 
 
 def evaluate_knn(
@@ -101,18 +99,11 @@ def evaluate_knn(
     """
     start = time.perf_counter()
     check_settings(ks, temperature)
-    settings = find_dataloaders(config)
-    require_checkpoint(checkpoint)
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
     where = choose_device(device)
-    seed = seed_of(config)
-    student = load_student(config, checkpoint).to(where)
-    encode = TokenEncoder(student, features)
-    loaders, num_classes = labelled_loaders(settings, seed)
-    train, test = (
-        extract_features(encode, student.data_preprocessor, loader)
-        for loader in loaders
+    train, test, facts = encode_data(
+        config, checkpoint, where, lambda student: TokenEncoder(student, features)
     )
+    num_classes = facts['num_classes']
     metrics = knn_metrics(train, test, num_classes, ks, temperature, where)
     broken = [name for name, found in metrics.items() if math.isnan(found['rankme'])]
     if broken:
@@ -121,20 +112,53 @@ def evaluate_knn(
             'values: the network diverged'
         )
     return {
-        'config': config.filename,
-        'checkpoint': checkpoint,
-        'seed': seed if checkpoint == RANDOM else None,
+        **facts,
+        'seed': seed_of(config) if checkpoint == RANDOM else None,
         'device': str(where),
         'temperature': temperature,
-        **_sizes(train, test, num_classes),
         'results': [
-            {'features': name, 'k': k, **_accuracies(found, k)}
+            {'features': name, 'k': k}
+            | {n: found[f'{n}_k{k}'] for n in ('top1', 'top5') if f'{n}_k{k}' in found}
             for name, found in metrics.items()
             for k in ks
         ],
         'rankme': {name: found['rankme'] for name, found in metrics.items()},
         'seconds': round(time.perf_counter() - start, 2),
     }
+
+
+def encode_data(
+    config: Config,
+    checkpoint: str,
+    device: torch.device,
+    encoder: Callable[[Student], Encoder],
+) -> tuple[Features, Features, dict[str, Any]]:
+    """Features of the training and test images of a config's k-NN, and facts for JSON.
+
+    Args:
+        config: As for :func:`evaluate_knn`.
+        checkpoint: As there.
+        device: Where the backbone runs.
+        encoder: Makes what encodes a batch, from the student with its weights.
+    """
+    settings = find_dataloaders(config)
+    require_checkpoint(checkpoint)
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    student = load_student(config, checkpoint).to(device)
+    encode = encoder(student)
+    loaders, num_classes = labelled_loaders(settings, seed_of(config))
+    train, test = (
+        extract_features(encode, student.data_preprocessor, loader)
+        for loader in loaders
+    )
+    facts = {
+        'config': config.filename,
+        'checkpoint': checkpoint,
+        'train_images': len(train.labels),
+        'test_images': len(test.labels),
+        'num_classes': num_classes,
+    }
+    return train, test, facts
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -149,20 +173,3 @@ def format_report(report: dict[str, Any]) -> str:
         top5 = f'{row["top5"]:8.2f}' if 'top5' in row else f'{"-":>8}'
         lines.append(f'{row["features"]:<10}{row["k"]:>6}{row["top1"]:8.2f}{top5}')
     return '\n'.join(lines)
-
-
-def _sizes(train: Features, test: Features, num_classes: int) -> dict[str, int]:
-    return {
-        'train_images': len(train.labels),
-        'test_images': len(test.labels),
-        'num_classes': num_classes,
-    }
-
-
-def _accuracies(found: dict[str, float], k: int) -> dict[str, float]:
-    suffix = f'_k{k}'
-    return {
-        name.removesuffix(suffix): value
-        for name, value in found.items()
-        if name.endswith(suffix)
-    }

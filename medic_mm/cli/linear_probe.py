@@ -9,6 +9,7 @@ the word ``random``: the backbone before training, for comparison.
 
 from __future__ import annotations
 
+import itertools
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -18,23 +19,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from medic_mm.cli.knn import write_report
+from medic_mm.checkpoints.saving import write_json
+from medic_mm.cli.knn import encode_data
 from medic_mm.errors import UserError
-from medic_mm.evaluation.features import (
-    Features,
-    TokenEncoder,
-    extract_features,
-)
+from medic_mm.evaluation.features import Features, TokenEncoder
 from medic_mm.evaluation.knn_metrics import knn_metrics
 from medic_mm.evaluation.linear_probe import LEARNING_RATES, linear_probe
-from medic_mm.evaluation.loaders import find_dataloaders, labelled_loaders
 from medic_mm.helpers import choose_device
 from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.run_config import load_config
-from medic_mm.settings.student import load_student, require_checkpoint, seed_of
+from medic_mm.settings.student import seed_of
 
 #: What can be probed: the class token, the mean patch token, one beside the other.
 FEATURES = ('cls', 'mean', 'cls+mean')
@@ -66,7 +62,8 @@ def run(args: Namespace) -> None:
         device=args.device,
     )
     print(format_linear_report(report))
-    write_report(report, args.out)
+    if args.out:
+        write_json(args.out, report)
 
 
 class BlockEncoder:
@@ -77,17 +74,22 @@ class BlockEncoder:
 
     Args:
         model: An algorithm whose backbone gives raw tokens, with ``out_indices``.
+        every: False: of the last block alone.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        TokenEncoder(model)  # refuses a backbone without raw tokens
+    def __init__(self, model: nn.Module, every: bool = True) -> None:
         self.module = model
+        self._last = TokenEncoder(model)  # refuses a backbone without raw tokens
         self.num_blocks = len(model.backbone.layers)
         self._extra = getattr(model.backbone, 'num_extra_tokens', 1)
-        model.backbone.out_indices = list(range(self.num_blocks))
+        self._every = every
+        if every:
+            model.backbone.out_indices = list(range(self.num_blocks))
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Encode a batch; names are ``1/cls``, ``1/mean``, ``2/cls``, ..."""
+        if not self._every:
+            return {f'{self.num_blocks}/{k}': v for k, v in self._last(images).items()}
         found = {}
         for block, tokens in enumerate(self.module.extract_feat(images), start=1):
             tokens = tokens.float()
@@ -139,47 +141,43 @@ def evaluate_linear(
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
         raise UserError(f'features={list(features)}: choose from {", ".join(FEATURES)}')
-    settings = find_dataloaders(config)
-    require_checkpoint(checkpoint)
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
     where = choose_device(device)
-    seed = seed_of(config)
-    student = load_student(config, checkpoint).to(where)
-    last = len(student.backbone.layers)
-    encode = BlockEncoder(student) if blocks else TokenEncoder(student)
-    loaders, num_classes = labelled_loaders(settings, seed)
-    train, test = (
-        extract_features(encode, student.data_preprocessor, loader)
-        for loader in loaders
+    train, test, facts = encode_data(
+        config, checkpoint, where, lambda student: BlockEncoder(student, every=blocks)
     )
     encoded = time.perf_counter() - start
+    num_classes = facts['num_classes']
+    numbers = sorted({int(name.partition('/')[0]) for name in train.values})
     rows = []
-    for block in range(1, last + 1) if blocks else [last]:
-        for name in features:
-            bank, queries = (
-                _joined(x, name, block if blocks else None) for x in (train, test)
-            )
-            found = linear_probe(
-                bank,
-                train.labels,
-                queries,
-                test.labels,
-                num_classes,
-                lrs,
-                epochs,
-                seed=seed,
-                device=where,
-            )
-            rows.append({'block': block, 'features': name, **asdict(found)})
+    for block, name in itertools.product(numbers, features):
+        found = linear_probe(
+            _joined(train, name, block),
+            train.labels,
+            _joined(test, name, block),
+            test.labels,
+            num_classes,
+            lrs,
+            epochs,
+            seed=seed_of(config),
+            device=where,
+        )
+        rows.append({'block': block, 'features': name, **asdict(found)})
+    by_neighbours = []
+    if ks:
+        last = [
+            Features({n: _joined(x, n, numbers[-1]) for n in ('cls', 'mean')}, x.labels)
+            for x in (train, test)
+        ]
+        by_neighbours = [
+            {'features': name, 'k': k, 'top1': found[f'top1_k{k}']}
+            for name, found in knn_metrics(*last, num_classes, ks, device=where).items()
+            for k in ks
+        ]
     return {
-        'config': config.filename,
-        'checkpoint': checkpoint,
-        'train_images': len(train.labels),
-        'test_images': len(test.labels),
-        'num_classes': num_classes,
+        **facts,
         'epochs': epochs,
         'linear': rows,
-        'knn': _knn(train, test, num_classes, ks, last if blocks else None, where),
+        'knn': by_neighbours,
         'encoding_seconds': round(encoded, 2),
         'seconds': round(time.perf_counter() - start, 2),
     }
@@ -210,28 +208,5 @@ def format_linear_report(report: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _joined(found: Features, name: str, block: int | None) -> Tensor:
-    prefix = '' if block is None else f'{block}/'
-    return torch.cat([found.values[prefix + part] for part in name.split('+')], dim=1)
-
-
-def _knn(
-    train: Features,
-    test: Features,
-    num_classes: int,
-    ks: Sequence[int],
-    block: int | None,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    if not ks:
-        return []
-    train, test = (
-        Features({n: _joined(x, n, block) for n in ('cls', 'mean')}, x.labels)
-        for x in (train, test)
-    )
-    metrics = knn_metrics(train, test, num_classes, ks, device=device)
-    return [
-        {'features': name, 'k': k, 'top1': found[f'top1_k{k}']}
-        for name, found in metrics.items()
-        for k in ks
-    ]
+def _joined(found: Features, name: str, block: int) -> Tensor:
+    return torch.cat([found.values[f'{block}/{x}'] for x in name.split('+')], dim=1)
