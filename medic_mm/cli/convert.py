@@ -84,7 +84,7 @@ class FileConversion:
         target: Layout that they are in now.
         names: Names of the weights written.
         left_out: Names of weights that were not written, each with a reason.
-        entries_left_out: Entries beside the weights that were not written (optimizer,
+        entries_left_out: Entries besides the weights that were not written (optimizer,
             logs).
         folded: LayerScales that are now part of their projections, as in mmpretrain.
         description: What is known of the run: method, teacher, epoch and the like.
@@ -107,26 +107,18 @@ class FileConversion:
             f'{self.path}: {len(self.names)} weights, '
             f'from the layout {self.source} to {self.target}'
         ]
-        lines += [
-            f'  {key}: {value}'
-            for key, value in self.description.items()
-            if key != 'config'
-        ]
+        known = {k: v for k, v in self.description.items() if k != 'config'}
+        lines += [f'{key}: {value}' for key, value in known.items()]
         if self.folded:
             lines.append(
-                f'  folded into their projections: {len(self.folded)} LayerScales'
+                f'folded into their projections: {len(self.folded)} LayerScales'
             )
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.left_out.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, names in by_reason.items():
-            lines.append(f'  left out, {reason}: {", ".join(names)}')
-        if self.entries_left_out:
-            lines.append(
-                f'  left out beside the weights: {", ".join(self.entries_left_out)}'
-            )
-        lines += [f'  note: {note}' for note in self.notes]
-        return '\n'.join(lines)
+        for reason in dict.fromkeys(self.left_out.values()):
+            names = [name for name, why in self.left_out.items() if why == reason]
+            lines.append(f'left out, {reason}: {", ".join(names)}')
+        if entries := ', '.join(self.entries_left_out):
+            lines.append(f'left out besides the weights: {entries}')
+        return '\n  '.join([*lines, *(f'note: {note}' for note in self.notes)])
 
 
 def convert_file(
@@ -177,8 +169,8 @@ def convert_file(
             sentence = f'checkpoint {source}: {sentence}'
         raise UserError(sentence) from error
     meta = content.get('meta')
-    run = read_description(source) or describe_run(content)
-    description = {**run, 'layout': to}
+    known_run = read_description(source) or describe_run(content)
+    description = {**known_run, 'layout': to}
     if done.folded:
         description['layer_scale'] = 'folded into the projections'
     for name, size in (('img_size', img_size), ('patch_size', patch_size)):
@@ -245,13 +237,13 @@ def _grid(
 def _other_entries(
     content: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[str, ...]:
-    """Entries of a checkpoint beside its weights and its ``meta``."""
+    """Entries of a checkpoint besides its weights and its ``meta``."""
     found = next((k for k in WEIGHT_KEYS if isinstance(content.get(k), dict)), None)
     if found is None:
         return tuple(str(key) for key in content if key not in weights)
-    beside = [key for key in content if key not in (found, 'meta')]
+    entries = [key for key in content if key not in (found, 'meta')]
     values = [f'{found}.{key}' for key in content[found] if key not in weights]
-    return tuple(map(str, beside + values))
+    return tuple(map(str, entries + values))
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ checkpoint carries. Nothing is uploaded without --push.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def run(args: Namespace) -> None:
     if exported.difference is not None:
         print(f'largest difference of a token: {exported.difference:.2g}')
     if args.push:
-        print(f'done: {push(exported, args.push, args.private, print)}')
+        print(f'done: {push(exported, args.push, args.private)}')
 
 
 @dataclass(frozen=True)
@@ -143,18 +142,15 @@ def export_hf(
     return Exported(files, difference, [*preprocessing.notes, *remarks])
 
 
-def push(
-    exported: Exported, repository: str, private: bool, say: Callable[[str], None]
-) -> str:
-    """Upload an export after saying what and how large; the address.
+def push(exported: Exported, repository: str, private: bool) -> str:
+    """Upload an export after printing what and how large; the address.
 
     Raises:
         UserError: where nobody is logged in, or the Hub refuses.
     """
     try:
-        user = check_login(repository)
-        say(f'logged in as {user}')
-        say(describe_upload(exported.files, repository, private))
+        print(f'logged in as {check_login(repository)}')
+        print(describe_upload(exported.files, repository, private))
         folder = exported.files[0].parent
         return upload(folder, exported.files, repository, private)
     except (RuntimeError, ValueError) as error:

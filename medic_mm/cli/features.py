@@ -16,7 +16,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -105,30 +104,15 @@ class _Images(Dataset):
 
 
 @torch.no_grad()
-def image_features(
+def _encode(
     model: VisionTransformer,
     paths: Sequence[Path],
-    layer: int | None = None,
-    pool: str = 'cls',
-    batch_size: int = 64,
-    workers: int = 0,
-    progress: bool = False,
+    layer: int | None,
+    pool: str,
+    batch_size: int,
+    workers: int,
 ) -> ImageFeatures:
-    """Encode image files in batches, on the model's device.
-
-    Args:
-        model: Of :func:`medic_mm.load_model`.
-        paths: Image files.
-        layer: A block from 1, see :func:`medic_mm.export.load.pooled_tokens`.
-        pool: ``'cls'``, ``'mean'`` or ``'tokens'``.
-        batch_size: Images at once.
-        workers: Processes that read images; 0: this one.
-        progress: Show a bar on the terminal (none where the output is a file).
-
-    Raises:
-        ValueError: for a layer or a pool that the network lacks, a batch size below 1,
-            or where no file is an image.
-    """
+    """Encode image files in batches, on the model's device; shows a bar."""
     check_pool(model, layer, pool)
     if batch_size < 1 or workers < 0:
         raise ValueError(
@@ -142,10 +126,16 @@ def image_features(
     files: list[str] = []
     skipped: dict[str, str] = {}
     # disable=None: no bar, and no control codes, where the output is no terminal
-    bar = tqdm(total=len(paths), unit=' images', disable=None if progress else True)
-    for number, batch in enumerate(loader):
-        first = len(files)
-        images = _sort_out(batch, paths[number * batch_size :], files, skipped)
+    bar = tqdm(total=len(paths), unit=' images', disable=None)
+    names = map(str, paths)
+    for batch in loader:
+        first, images = len(files), []
+        for item, name in zip(batch, names, strict=False):
+            if isinstance(item, Tensor):
+                files.append(name)
+                images.append(item)
+            else:
+                skipped[name] = item
         if images:
             inputs = torch.stack(images).to(device)
             found = pooled_tokens(model, inputs, layer, pool).float().cpu()
@@ -160,21 +150,6 @@ def image_features(
         )
     seconds = time.perf_counter() - start
     return ImageFeatures(values[: len(files)], files, skipped, seconds)
-
-
-def _sort_out(
-    batch: Sequence[Tensor | str],
-    paths: Sequence[Path],
-    files: list[str],
-    skipped: dict[str, str],
-) -> list[Tensor]:
-    """The images of a batch; its names are added to ``files`` or to ``skipped``."""
-    for path, item in zip(paths, batch, strict=False):
-        if isinstance(item, Tensor):
-            files.append(str(path))
-        else:
-            skipped[str(path)] = item
-    return [item for item in batch if isinstance(item, Tensor)]
 
 
 def extract_features(
@@ -223,22 +198,17 @@ def extract_features(
     try:
         model = load_model(source, config, img_size=img_size)
         model.to(choose_device(device))
-        features = image_features(
-            model, paths, layer, pool, batch_size, workers, progress=True
+        features = _encode(model, paths, layer, pool, batch_size, workers)
+        facts = dict(
+            files=features.files,
+            skipped=features.skipped,
+            source=str(source),
+            layer=layer,
+            pool=pool,
+            **{key: model.pretrained_cfg[key] for key in ('input_size', 'mean', 'std')},
         )
-        facts = dict(source=str(source), layer=layer, pool=pool)
-        _write(features, out, {**facts, **_input_facts(model)})
+        texts = {key: json.dumps(value) for key, value in facts.items()}
+        save_weights({'features': features.values}, out, texts)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(' '.join(str(error).split())) from error
     return features
-
-
-def _input_facts(model: VisionTransformer) -> dict[str, Any]:
-    data = model.pretrained_cfg
-    return {key: data[key] for key in ('input_size', 'mean', 'std')}
-
-
-def _write(features: ImageFeatures, out: Path, facts: dict[str, Any]) -> None:
-    facts = dict(files=features.files, skipped=features.skipped, **facts)
-    texts = {key: json.dumps(value) for key, value in facts.items()}
-    save_weights({'features': features.values}, out, texts)

@@ -110,6 +110,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int | None:
     """Train; or check, print what was found, and return 1 where it lacks something."""
     settings = dict(
+        config=args.config,
         work_dir=args.work_dir,
         resume=args.resume,
         resume_partial=args.resume_partial,
@@ -120,11 +121,10 @@ def run(args: Namespace) -> int | None:
         data_root=args.data_root,
     )
     if args.check:
-        ready = check_training(args.config, **settings, processes=args.processes)
+        ready = check_training(**settings, processes=args.processes)
         print(ready)
         return 0 if ready else 1
     run_training(
-        args.config,
         **settings,
         auto_scale_lr=args.auto_scale_lr,
         pin_memory=not args.no_pin_memory,
@@ -201,7 +201,13 @@ def run_training(
         return None
     set_strict_weights(cfg, resume_partial)
     if auto_scale_lr:
-        _switch_on_lr_scaling(cfg)
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise UserError(
+                '--auto-scale-lr needs to know the batch size that the learning rate '
+                'is meant for: set auto_scale_lr=dict(base_batch_size=...) in the '
+                'config'
+            )
+        cfg.auto_scale_lr.enable = True
     _prepare_data(cfg, pin_memory, persistent_workers)
     joined = join_process_group(cfg, launcher)
     runner = build_runner(cfg, launcher, notices)
@@ -260,17 +266,8 @@ def check_training(
 ) -> Readiness:
     """Look for all that a training needs; builds parts of it, trains nothing.
 
-    Args:
-        config: The config file.
-        work_dir: This and what follows as in :func:`run_training`.
-        resume: As there.
-        resume_partial: As there.
-        pretrained: As there.
-        amp: As there.
-        validate: As there.
-        options: As there.
-        data_root: As there.
-        processes: How many processes will train.
+    The arguments are those of :func:`run_training`, and ``processes``: how many will
+    train.
 
     Raises:
         UserError: where the config cannot be read with these options.
@@ -289,19 +286,10 @@ def check_training(
     return ready
 
 
-def _switch_on_lr_scaling(cfg: Config) -> None:
-    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise UserError(
-            '--auto-scale-lr needs to know the batch size that the learning rate is '
-            'meant for: set auto_scale_lr=dict(base_batch_size=...) in the config'
-        )
-    cfg.auto_scale_lr.enable = True
-
-
 def _count_accumulation(runner: Runner) -> None:
     """Let learning rate scaling count the batches that one step accumulates.
 
-    The host compares the batch of one forward pass with ``base_batch_size``. The
+    mmengine compares the batch of one forward pass with ``base_batch_size``. The
     config is left as it is, so that the saved copy can be run again.
     """
     scaling = runner.auto_scale_lr
@@ -319,23 +307,15 @@ def _log_next_command(
     runner: Runner, config: str | Path, changed: bool, tools: Path
 ) -> None:
     pointer = Path(runner.work_dir, 'last_checkpoint')
-    if not pointer.is_file():
-        return
-    if runner.cfg.get('test_cfg') is not None:
-        name = 'test'
-    elif _has_knn_data(runner.cfg):
+    name = 'test'
+    if runner.cfg.get('test_cfg') is None:
         name = 'knn'
-    else:
-        return
-    # the copy in the work folder holds the options of the command line
-    used = Path(runner.work_dir, Path(config).name) if changed else config
-    command = tool_command(tools, name, used, pointer.read_text().strip())
-    runner.logger.info(f'Next: {command}')
-
-
-def _has_knn_data(cfg: Config) -> bool:
-    try:
-        find_dataloaders(cfg)
-    except ValueError:
-        return False
-    return True
+        try:
+            find_dataloaders(runner.cfg)
+        except UserError:
+            return
+    if pointer.is_file():
+        # the copy in the work folder holds the options of the command line
+        used = Path(runner.work_dir, Path(config).name) if changed else config
+        command = tool_command(tools, name, used, pointer.read_text().strip())
+        runner.logger.info(f'Next: {command}')

@@ -56,7 +56,7 @@ def test_report_and_metadata(source: Path, tmp_path: Path) -> None:
     assert report.entries_left_out == ('optimizer',)
     text = report.text()
     assert 'left out, not part of the encoder: head.projection.weight' in text
-    assert 'left out beside the weights: optimizer' in text
+    assert 'left out besides the weights: optimizer' in text
     with safe_open(report.path, framework='pt') as file:
         metadata = file.metadata()
         assert set(file.keys()) == set(report.names)
