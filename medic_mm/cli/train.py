@@ -46,6 +46,7 @@ from medic_mm.settings.run_config import (
     setting_problems,
     tool_command,
 )
+from medic_mm.settings.values import incomplete_loops
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -275,7 +276,7 @@ def check_training(
     ready = Readiness(f'{config} for {processes} process{"es" * (processes > 1)}')
     cfg, notices = read_config(config, options, data_root)
     ready.found += notices
-    ready.missing += setting_problems(cfg)
+    ready.missing += [*setting_problems(cfg), *incomplete_loops(cfg)]
     with ready.part('arguments'):
         _prepare(cfg, config, work_dir, pretrained, amp, validate)
         ready.found += [] if resume is None else set_resume(cfg, resume)

@@ -12,9 +12,10 @@ from mmengine.config import Config
 
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
-from medic_mm.settings.places import walk
+from medic_mm.settings.options import read_places
 
-# Functions of mmengine's runner that read a part of a config without a registry.
+# Functions of mmengine that read a part of a config without a registry.
+_MODULES = ('mmengine.runner.runner', 'mmengine.optim.optimizer.builder')
 _READERS = ('build_', 'set_randomness', 'setup_env', 'wrap_model')
 
 
@@ -52,8 +53,8 @@ def place_of_failure(error: BaseException) -> str | None:
         return None
     nodes = {
         place: node
-        for place, node in walk(dict(configs[0].items()))
-        if place and node and isinstance(node, Mapping)
+        for place, node in read_places(configs[0])
+        if node and isinstance(node, Mapping)
     }
     found: tuple[str, ...] = ()
     for frame in builders:
@@ -101,7 +102,7 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 def _builds(frame: FrameType) -> bool:
     module, name = frame.f_globals.get('__name__', ''), frame.f_code.co_name
-    of_runner = module == 'mmengine.runner.runner' and name.startswith(_READERS)
+    of_runner = module in _MODULES and name.startswith(_READERS)
     of_registry = module.startswith('mmengine.registry') and name.endswith('from_cfg')
     return (of_runner or of_registry) and name != 'build_runner_from_cfg'
 
@@ -117,7 +118,7 @@ def _shared(node: Mapping, value: Mapping) -> int:
     plain = [key for key in both if not isinstance(node[key], Mapping | list)]
     if any(not _equal(node[key], value[key]) for key in plain):
         return -1
-    return len(both)
+    return len(both) + sum(_equal(node[key], value[key]) for key in both)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -79,8 +79,9 @@ def name_problems(cfg: Config, before: Config | None = None) -> Iterator[str]:
         )
         right = {*settings.parameters, *(was if same else ())}
         loose = settings.loose or (before is None and not place)
-        for key in node:
-            own = loose or (name == 'default_hooks' and 'type' in (node[key] or {}))
+        for key, value in node.items():
+            hook = name == 'default_hooks' and isinstance(value, Mapping)
+            own = loose or (hook and 'type' in value)
             near = _misspelt(key, settings.parameters, short=before is not None)
             if key not in right and (near or not own):
                 yield _name_problem(cfg, name, key, right)
@@ -105,9 +106,8 @@ def _misspelt(key: str, names: Iterable[str], short: bool = False) -> str | None
         added = key.removeprefix(name) if key.startswith(name) else ''
         if added.startswith('_') or added.isdigit():
             return None
-        if sum(wrong) <= min(2, len(name) // 3) or (
-            short and name.startswith(f'{key}_')
-        ):
+        most = 2 if sorted(key) == sorted(name) else min(2, len(name) // 3)
+        if sum(wrong) <= most or (short and name.startswith(f'{key}_')):
             return name
     return None
 

@@ -21,7 +21,7 @@ from medic_mm.settings.device import adapt_to_cpu, has_accelerator
 from medic_mm.settings.files import require_writable
 from medic_mm.settings.options import check_options, name_problems
 from medic_mm.settings.schedule import follow_length, late_ends, run_length
-from medic_mm.settings.values import value_problems
+from medic_mm.settings.values import incomplete_loops, value_problems
 
 # mmseg's preprocessor wants the lists that the Runner's own default makes
 _WANT_STACKED_IMAGES = ('mmpretrain', 'medic_mm')
@@ -148,6 +148,8 @@ def build_runner(
     """
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         check_settings((cfg.get(loader) or {}).get('dataset'))
+    if problems := list(incomplete_loops(cfg)):
+        raise UserError('\n'.join(problems))
     cfg.launcher = launcher
     if not has_accelerator():
         notices = [*notices, *adapt_to_cpu(cfg, distributed=launcher != 'none')]

@@ -13,32 +13,50 @@ from mmengine.config import Config
 from medic_mm.checks import require_number
 from medic_mm.errors import UserError
 from medic_mm.settings.options import read_places
-from medic_mm.settings.places import Settings, settings_at, walk
+from medic_mm.settings.places import REGISTRY_OF, Settings, settings_at, walk
 
 # Settings of OpenMMLab and torch that would fail late, or not at all.
+_SIDE: dict[str, Any] = dict(above=0)
+_SHARE: dict[str, Any] = dict(low=0, below=1)
+_COUNT: dict[str, Any] = dict(low=1, integer=True)
 _RANGES: dict[str, dict[str, Any]] = {
-    'accumulative_counts': dict(low=1, integer=True),
+    **dict.fromkeys(('crop_size', 'img_size', 'patch_size', 'scale'), _SIDE),
+    **dict.fromkeys(('embed_dims', 'num_heads', 'num_layers', 'num_classes'), _COUNT),
+    **dict.fromkeys(('batch_size', 'max_epochs', 'max_iters', 'val_interval'), _COUNT),
+    **dict.fromkeys(('accumulative_counts', 'prefetch_factor'), _COUNT),
+    **dict.fromkeys(('attn_drop_rate', 'drop_path_rate', 'drop_rate'), _SHARE),
     'base_batch_size': dict(low=1),
-    'batch_size': dict(low=1, integer=True),
     'clip_value': dict(above=0),
+    'decoder_depth': dict(low=0, integer=True),
     'eta_min': dict(low=0),
     'lr': dict(low=0),
-    'max_epochs': dict(low=1, integer=True),
-    'max_iters': dict(low=1, integer=True),
     'max_norm': dict(above=0),
     'num_workers': dict(low=0, integer=True),
-    'prefetch_factor': dict(low=1, integer=True),
     'seed': dict(low=0, high=2**32 - 1, integer=True),
     'start_factor': dict(above=0, high=1),
     'T_max': dict(above=0),
-    'val_interval': dict(low=1, integer=True),
     'weight_decay': dict(low=0),
 }
 _NUMBER, _TEXT, _TRUTH = 'a number', 'a text', 'True or False'
 _WORDS = {'int': _NUMBER, 'float': _NUMBER, 'str': _TEXT, 'bool': _TRUTH}
 _NUMBER_BY_NAME = re.compile(r'(?i:dict|mapping)\[str, (int|float|int \| float)\]')
 # Arguments of OpenMMLab that take more than they are annotated with.
-_TAKE_MORE = {'bias', 'loss_scale'}
+_TAKE_MORE = {'arch', 'bias', 'loss_scale'}
+# What no signature tells.
+_BY_NAME = {
+    **dict.fromkeys(('by_epoch', 'convert_to_iter_based', 'requires_grad'), bool),
+    **dict.fromkeys(('cudnn_benchmark', 'reduce_zero_label'), bool),
+    'prefix': str,
+}
+# What stands there is built from a dictionary, or a list of them.
+_PARTS = {
+    *REGISTRY_OF,
+    *('auto_scale_lr', 'clip_grad', 'env_cfg', 'dist_cfg', 'mp_cfg', 'paramwise_cfg'),
+    *('train_cfg', 'val_cfg', 'test_cfg', 'randomness', 'data_preprocessor'),
+    *('train_dataloader', 'val_dataloader', 'test_dataloader'),
+    *('backbone', 'neck', 'head', 'decode_head', 'auxiliary_head'),
+    *('target_generator', 'teacher'),
+} - {'strategy', 'worker_init_fn'}
 
 
 def value_problems(cfg: Config) -> Iterator[str]:
@@ -51,15 +69,18 @@ def value_problems(cfg: Config) -> Iterator[str]:
     scope = cfg.get('default_scope') or 'mmengine'
     known: dict[tuple, Settings] = {}
     for place, node in read_places(cfg):
+        yield from _part_problem(place, node)
         settings = isinstance(node, Mapping) and settings_at(place, node, scope)
         if not settings:
             continue
         known[place] = settings
         for key, value in node.items():
             yield from _type_problem('.'.join((*place, key)), value, settings, key)
+            limits = _RANGES.get(key)
+            several = _kind(value) == 'a list' and limits in (_SIDE, _COUNT)
             if key in _RANGES and value is not None:
-                yield from _range_problem('.'.join(place), key, value)
-    yield from _incomplete_loops(cfg)
+                for one in value if several else [value]:
+                    yield from _range_problem('.'.join(place), key, one)
     for key in cfg:
         for place, value in walk(cfg[key], (key,)):
             if isinstance(value, float) and not math.isfinite(value):
@@ -68,7 +89,22 @@ def value_problems(cfg: Config) -> Iterator[str]:
                 yield f'{".".join(place)} is {value}: it must be a finite number'
 
 
-def _incomplete_loops(cfg: Config) -> Iterator[str]:
+def _part_problem(place: tuple[str, ...], node: Any) -> Iterator[str]:
+    """A number or text where something is built from a dictionary, and gaps in it."""
+    name, above = '.'.join(place), place[-2:-1] or ('',)
+    is_part = place[-1] in _PARTS or place == ('model',)
+    in_parts = above[0] == 'default_hooks' or (
+        place[-1].isdigit() and above[0] in REGISTRY_OF
+    )
+    if (is_part or in_parts) and _kind(node) in (_NUMBER, _TEXT, _TRUTH):
+        yield f'{name} is {node!r}, {_kind(node)}, where a dictionary is wanted'
+    if place[-1].endswith('_dataloader') and node and 'dataset' not in node:
+        yield f'{name} has no dataset'
+    if place == ('randomness',) and node and 'seed' not in node:
+        yield 'randomness has no seed: give a number, or None for a random one'
+
+
+def incomplete_loops(cfg: Config) -> Iterator[str]:
     """Each loop has its settings all or none."""
     for title, loop, last in (
         ('training', 'train', 'optim_wrapper'),
@@ -97,6 +133,9 @@ def _range_problem(owner: str, key: str, value: Any) -> Iterator[str]:
 def _type_problem(name: str, value: Any, settings: Settings, key: str) -> Iterator[str]:
     """Text, lists and dictionaries where the signature has something else."""
     parameter = settings.parameters.get(key)
+    if key in _BY_NAME:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameter = inspect.Parameter(key, kind, annotation=_BY_NAME[key])
     if parameter is None or value is None or key in _RANGES or key in _TAKE_MORE:
         return
     text = parameter.annotation
@@ -104,9 +143,9 @@ def _type_problem(name: str, value: Any, settings: Settings, key: str) -> Iterat
         text = inspect.formatannotation(text)
     wanted, found = _wanted(text, parameter), _kind(value)
     wrong = found != wanted and {wanted, found} != {_NUMBER, _TRUTH}
-    # OpenMMLab says int for what may be a list
+    # OpenMMLab says int and bool for what may be a list
     ours = all(c.__module__.startswith('medic_mm.') for c in settings.components)
-    if wanted and found and wrong and (wanted != _NUMBER or found != 'a list' or ours):
+    if wanted and found and wrong and (wanted == _TEXT or found != 'a list' or ours):
         hint = _hint(name, value, wanted)
         yield f'{name} is {value!r}, {found}, where {wanted} is wanted{hint}'
     if _NUMBER_BY_NAME.search(text) and isinstance(value, Mapping):
@@ -122,7 +161,8 @@ def _wanted(annotation: str, parameter: inspect.Parameter) -> str | None:
     kinds = {_WORDS.get(word) for word in words}
     if parameter.annotation is not parameter.empty:
         return kinds.pop() if len(kinds) == 1 else None
-    return _NUMBER if _kind(parameter.default) == _NUMBER else None
+    kind = _kind(parameter.default)
+    return kind if kind in (_NUMBER, _TRUTH) else None
 
 
 def _kind(value: Any) -> str | None:
