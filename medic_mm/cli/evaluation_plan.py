@@ -1,19 +1,37 @@
-"""Which benchmarks a pre-trained student can take, given the data there are."""
+"""What an evaluation runs: the student, and a recipe for each task and data set.
+
+A recipe is a benchmark config. It is chosen by its content (data set, head, readout),
+not by its file name, and takes the network of the student: architecture, patch size,
+heads and LayerScale come from the checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
+from medic_mm.cli.evaluation_data import (
+    DATASETS,
+    Dataset,
+    own_changes,
+    own_images,
+    read_data,
+)
 from medic_mm.cli.evaluation_student import (
+    SIZES,
     PretrainedStudent,
     describe_network,
+    features_model,
     has_layer_scale,
 )
+from medic_mm.cli.knn import find_dataloaders
 from medic_mm.errors import UserError
+from medic_mm.helpers import type_name
 
 #: Tasks by their names on the command line, and how the table calls them.
 SUITE = {
@@ -22,56 +40,10 @@ SUITE = {
     'finetune': 'fine-tuning',
     'segmentation': 'segmentation',
 }
-# ImageNet's objects cannot be told from smaller images
-_LEAST_IMAGENET_SIZE = 160
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set that configs expect.
-
-    Attributes:
-        title: Its name in texts.
-        folders: Where it may lie below the root of the data; the first is preferred.
-        parts: Folders that it must have.
-    """
-
-    title: str
-    folders: tuple[str, ...]
-    parts: tuple[str, ...]
-
-
-DATASETS = {
-    'cifar10': Dataset('CIFAR-10', ('cifar10',), ('train', 'val')),
-    'imagenet': Dataset('ImageNet-1K', ('imagenet',), ('train', 'val')),
-    'camvid': Dataset(
-        'CamVid',
-        ('camvid',),
-        tuple(f'{x}/{y}' for x in ('images', 'annotations') for y in ('train', 'test')),
-    ),
-    'ade20k': Dataset(
-        'ADE20K',
-        ('ADEChallengeData2016', 'ade/ADEChallengeData2016'),
-        tuple(
-            f'{x}/{y}'
-            for x in ('images', 'annotations')
-            for y in ('training', 'validation')
-        ),
-    ),
-}
-# Names of benchmark configs below configs/benchmarks; none: features computed once.
-_CONFIGS: dict[tuple[str, str], str | None] = {
-    ('knn', 'cifar10'): None,
-    ('knn', 'imagenet'): None,
-    ('linear', 'cifar10'): None,
-    ('linear', 'imagenet'): 'classification/*_{family}_{probe}_[0-9]xb*_in1k.py',
-    ('finetune', 'cifar10'): 'classification/*_{family}_[0-9]xb*_cifar10-*.py',
-    ('finetune', 'imagenet'): 'classification/*_{family}_[0-9]xb*_in1k.py',
-    ('segmentation', 'camvid'): 'segmentation/*_{family}_upernet_*_camvid-*.py',
-    ('segmentation', 'ade20k'): 'segmentation/*_{family}_upernet_*_ade20k-*.py',
-}
-# what a family hands on: MEDiC trains its class token, MIM-HD does not
-_PROBES = {'medic-pre': 'linear-cls', 'mimhd-pre': 'linear-cls-mean'}
+# students of smaller images take the recipes of laptop size
+_LARGE = 160
+# what a probe reads: MEDiC trains the class token, the others the patch tokens
+_PROBES = {'medic-pre': ['cls'], 'mimhd-pre': ['cls', 'mean']}
 
 
 @dataclass(frozen=True)
@@ -80,28 +52,27 @@ class Task:
 
     Attributes:
         kind: Key of :data:`SUITE`.
-        dataset: Key of :data:`DATASETS`.
+        data: The data set.
         folder: Where the data lie.
         config: The benchmark config; None for features that are computed once.
-        options: What ``--cfg-options`` changes in it, so that its network is the
-            student's.
+        changes: Settings of the config that differ for this student or these data.
     """
 
     kind: str
-    dataset: str
+    data: Dataset
     folder: Path
     config: Path | None
-    options: tuple[str, ...] = ()
+    changes: dict[str, Any]
 
     @property
     def name(self) -> str:
         """Of its folder, for example ``'finetune-cifar10'``."""
-        return f'{self.kind}-{self.dataset}'
+        return f'{self.kind}-{self.data.name}'
 
     @property
     def title(self) -> str:
         """For example ``'fine-tuning on CIFAR-10'``."""
-        return title_of(self.kind, self.dataset)
+        return f'{SUITE[self.kind]} on {self.data.title}'
 
 
 @dataclass(frozen=True)
@@ -119,8 +90,7 @@ def check_suite(suite: Sequence[str]) -> list[str]:
         UserError: for a task that there is not, or none at all.
     """
     given = [name.strip() for name in suite]
-    unknown = [name for name in given if name not in SUITE]
-    if unknown or not given:
+    if not given or not set(given) <= set(SUITE):
         raise UserError(
             f'--suite {",".join(given)}: choose from {", ".join(SUITE)}, with commas '
             'between them'
@@ -129,99 +99,195 @@ def check_suite(suite: Sequence[str]) -> list[str]:
 
 
 def make_plan(
-    student: PretrainedStudent, suite: Sequence[str], data: Path, root: Path
+    student: PretrainedStudent,
+    suite: Sequence[str],
+    data: Path | Sequence[str | Path],
+    root: Path,
 ) -> tuple[list[Task], list[LeftOut]]:
-    """What can be run, and what is left out.
-
-    Args:
-        student: What is evaluated.
-        suite: Keys of :data:`SUITE`.
-        data: Folder of the data sets.
-        root: Folder that holds ``configs``.
+    """What can be run, and what is left out; arguments as of ``evaluate``.
 
     Raises:
-        UserError: for a root of the data that does not exist.
+        UserError: for a folder that does not exist or is not a data set.
     """
-    if not data.is_dir():
-        raise UserError(f"--data: folder '{data}' does not exist")
+    roots, named = read_data([data] if isinstance(data, (str, Path)) else data)
+    sets = {**(DATASETS if roots else {}), **named}
     tasks, left_out = [], []
-    for kind, dataset in sorted(_CONFIGS, key=lambda pair: list(SUITE).index(pair[0])):
-        if kind not in suite:
-            continue
-        try:
-            config = find_config(student, kind, dataset, root)
-            folder = find_data(data, dataset)
-        except LookupError as error:
-            left_out.append(LeftOut(title_of(kind, dataset), str(error.args[0])))
-        else:
-            options = () if config is None else _options(student, config)
-            tasks.append(Task(kind, dataset, folder, config, options))
+    for kind in suite:
+        for found in sets.values():
+            if kind not in found.kinds:
+                continue
+            task = Task(kind, found, Path(), None, {})
+            try:
+                config, changes = _find_recipe(student, kind, found, root)
+                task = Task(kind, found, found.find(roots), config, changes)
+            except LookupError as error:
+                left_out.append(LeftOut(task.title, str(error.args[0])))
+            else:
+                tasks.append(task)
     return tasks, left_out
 
 
-def find_config(
-    student: PretrainedStudent, kind: str, dataset: str, root: Path
-) -> Path | None:
-    """The benchmark config whose network is the student's, but for LayerScale.
+@dataclass(frozen=True)
+class Recipe:
+    """A benchmark config: file, task, data set, and the students it is for."""
 
-    Args:
-        student: What is evaluated.
-        kind: Key of :data:`SUITE`.
-        dataset: Key of :data:`DATASETS`.
-        root: Folder that holds ``configs``.
+    path: Path
+    config: Config
+    kind: str
+    data: str
+    family: str
+    network: dict[str, Any]
 
-    Returns:
-        The config; None where features are computed once instead.
+
+@functools.cache
+def _recipes(folder: Path) -> tuple[Recipe, ...]:
+    """All benchmark configs below a folder that a task of :data:`SUITE` can use."""
+    files = sorted(folder.rglob('*.py'))
+    return tuple(x for file in files if (x := _recipe(file)) is not None)
+
+
+def _recipe(path: Path) -> Recipe | None:
+    cfg = Config.fromfile(path)
+    model = cfg.get('model') or {}
+    loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'test')]
+    if None in loaders or 'backbone' not in model:
+        return None
+    # few labels, and tests on other data than those of training, are no task here
+    if any(loaders[0].dataset.get(x) for x in ('per_class', 'indices', 'ann_file')):
+        return None
+    places = {Path(x.dataset.get('data_root') or '').name for x in loaders}
+    data = next((n for n, x in DATASETS.items() if places == {x.places[0]}), None)
+    scaled = has_layer_scale(model.backbone)
+    if 'decode_head' in model:
+        kind = 'segmentation'
+    elif type_name(model.get('head')) != 'LinearClsHead':
+        return None
+    elif model.backbone.get('frozen_stages', -1) > 0:
+        kind = 'linear'
+    else:
+        kind, scaled = 'finetune', model.backbone.get('out_type') == 'cls_token'
+    family = 'medic-pre' if scaled else 'mimhd-pre'
+    if data is None or (
+        kind == 'linear' and list(model.neck.features) != _PROBES[family]
+    ):
+        return None
+    return Recipe(path, cfg, kind, data, family, describe_network(model.backbone))
+
+
+def _find_recipe(
+    student: PretrainedStudent, kind: str, data: Dataset, root: Path
+) -> tuple[Path | None, dict[str, Any]]:
+    """The benchmark config for a task, and what differs in it; see :class:`Task`.
 
     Raises:
         LookupError: where none fits; its text is the reason.
     """
-    pattern = _CONFIGS[kind, dataset]
-    family = student.family
-    if pattern is not None and student.network is not None:
-        name = pattern.format(family=family, probe=_PROBES[family])
-        for path in sorted((root / 'configs' / 'benchmarks').glob(name)):
-            network = describe_network(Config.fromfile(path).model.backbone)
-            if network == student.network:
-                return path
-    if kind in ('knn', 'linear'):
-        if dataset == 'imagenet' and student.image_size < _LEAST_IMAGENET_SIZE:
-            raise LookupError(f'the student takes images of {student.image_size} px')
+    large, own = student.image_size >= _LARGE, data.large is None
+    names = [x.name for x in DATASETS.values() if x.large == large or not own]
+    fitting = [
+        x
+        for x in _recipes((root / 'configs' / 'benchmarks').absolute())
+        if (x.kind, x.family) == (kind, student.family)
+        and x.data in (names if own else [data.name])
+    ]
+    exact = [x for x in fitting if x.network == student.network]
+    other_size = f'the student takes images of {student.image_size} px'
+    if kind == 'knn' or (kind == 'linear' and not (data.large and exact)):
+        if data.large and not large:
+            raise LookupError(other_size)
         if student.network is None and not student.trusted:
             raise LookupError(f'{student.problem}; --config CONFIG would do')
-        return None
+        return None, {}
     if student.network is None:
         raise LookupError(student.problem)
-    raise LookupError(f'no config of the {family} family has a {student.title}')
+    if not (own or exact or data.large == large):
+        raise LookupError(f'{other_size}, its configs are for other sizes')
+    wanted = _without_sizes(student.network)
+    near = exact or [x for x in fitting if _without_sizes(x.network) == wanted]
+    if not near:
+        raise LookupError(
+            f'no config of the {student.family} family fits a {student.title}'
+        )
+    width = student.network['embed_dim']
+    recipe = min(near, key=lambda x: abs(x.network['embed_dim'] - width))
+    changes = _network_changes(student, recipe)
+    if own:
+        changes.update(own_changes(data, kind, recipe.config))
+    return recipe.path, changes
 
 
-def find_data(data: Path, dataset: str) -> Path:
-    """The folder of a data set.
-
-    Raises:
-        LookupError: where it is missing or incomplete; its text is the reason.
-    """
-    wanted = DATASETS[dataset]
-    for name in wanted.folders:
-        folder = data / name
-        if not folder.is_dir():
-            continue
-        missing = [part for part in wanted.parts if not (folder / part).is_dir()]
-        if missing:
-            raise LookupError(f'{folder} has no {" and no ".join(missing)}')
-        return folder.absolute()
-    raise LookupError(f'{data} has no {wanted.folders[0]}')
+def _without_sizes(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in network.items() if key not in SIZES}
 
 
-def title_of(kind: str, dataset: str) -> str:
-    """For example ``'fine-tuning on CIFAR-10'``."""
-    return f'{SUITE[kind]} on {DATASETS[dataset].title}'
+def _network_changes(student: PretrainedStudent, recipe: Recipe) -> dict[str, Any]:
+    """The network of the student in place of the recipe's, by dotted keys."""
+    model, changes = recipe.config.model, {}
+    if has_layer_scale(model.backbone) != has_layer_scale(student.backbone):
+        # how strong it started is in the weights
+        value = student.backbone.get('layer_scale_init_value', 0.0)
+        changes['model.backbone.layer_scale_init_value'] = value
+    ours, theirs = student.network, recipe.network
+    if ours == theirs:
+        return changes
+    width, depth, patch = (ours[key] for key in ('embed_dim', 'depth', 'patch_size'))
+    changes['model.backbone.arch'] = dict(
+        _delete_=True,
+        embed_dims=width,
+        num_layers=depth,
+        num_heads=ours['num_heads'],
+        feedforward_channels=int(width * ours['mlp_ratio']),
+    )
+    changes['model.backbone.patch_size'] = patch
+    if recipe.kind == 'finetune':
+        return {**changes, 'model.head.in_channels': width}
+    if depth < 4:
+        raise LookupError(f'UperNet reads four blocks, the student has {depth}')
+    blocks = [
+        round((x + 1) * depth / theirs['depth']) - 1 for x in model.backbone.out_indices
+    ]
+    if len(set(blocks)) < 4:
+        blocks = list(range(depth - 4, depth))
+    changes['model.backbone.out_indices'] = blocks
+    # strides 4 to 32 from patches of 16, 8 to 64 or so from other patches
+    changes['model.neck.rescales'] = [4, 2, 1, 0.5] if patch > 11 else [2, 1, 0.5, 0.25]
+    changes['model.neck.embed_dim'] = width
+    changes['model.decode_head.in_channels'] = [width] * 4
+    changes['model.auxiliary_head.in_channels'] = width
+    if model.decode_head.channels == theirs['embed_dim']:
+        changes['model.decode_head.channels'] = width
+    return changes
 
 
-def _options(student: PretrainedStudent, config: Path) -> tuple[str, ...]:
-    """LayerScale of the student; how strong it started is in the weights."""
-    backbone = Config.fromfile(config).model.backbone
-    if has_layer_scale(backbone) == has_layer_scale(student.backbone):
-        return ()
-    value = student.backbone.get('layer_scale_init_value', 0.0)
-    return (f'model.backbone.layer_scale_init_value={value}',)
+def features_config(
+    student: PretrainedStudent, data: Dataset, folder: Path, root: Path
+) -> Config:
+    """The student with data of its image size, for ``medic-mm knn`` and ``probe``."""
+    size, own = student.image_size, data.large is None
+    large = size >= _LARGE if own else data.large
+    base = 'imagenet_bs256_medic.py' if large else 'cifar10-64px_bs100_medic.py'
+    base = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / base)
+    loaders = {}
+    for split, loader in zip(('train', 'test'), find_dataloaders(base), strict=True):
+        dataset = loader['dataset']
+        for transform in dataset['pipeline']:
+            # the short side against the crop, as evaluation on ImageNet has it
+            scale = dict(Resize=size, ResizeEdge=round(size * 256 / 224))
+            if transform['type'] in scale:
+                transform['scale'] = scale[transform['type']]
+            elif transform['type'] == 'CenterCrop':
+                transform['crop_size'] = size
+        if own:
+            part = 'train' if split == 'train' else 'val'
+            dataset = own_images(folder, part, dataset['pipeline'])
+        dataset['data_root'] = str(folder)
+        loaders[f'knn_{split}_dataloader'] = dict(loader, dataset=dataset)
+    seed = (student.settings.get('randomness') or {}).get('seed') or 0
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            **features_model(student),
+            randomness=dict(seed=seed),
+            **loaders,
+        )
+    )

@@ -1,4 +1,4 @@
-"""Which student a checkpoint of pre-training holds, asked of its config."""
+"""The student that a checkpoint of pre-training holds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from medic_mm.models.vit.architecture import describe_backbone
 from medic_mm.registry import MODELS
 from medic_mm.settings.pretrained import RANDOM
 
-# what two networks must share for the weights of one to fit the other; positions are
-# resized, and LayerScale is a setting of the benchmark
-_NETWORK = ('embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size', 'in_chans')
-_SCOPES = ('', 'medic_mm', 'mmpretrain')
-# what a method trains: MEDiC the class token, the others the patch tokens
+#: What a recipe takes from the student; positions are resized
+SIZES = ('embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'patch_size')
+# MEDiC trains the class token, the others the patch tokens
 _FAMILIES = {'MEDiC': 'medic-pre', 'MIMHD': 'mimhd-pre', 'MAE': 'mimhd-pre'}
-# mmpretrain's BEiT, and what it does where the config does not say
+# mmpretrain's BEiT, and its defaults
 _BEIT = {
     'BEiTViT': dict(use_rel_pos_bias=True, layer_scale_init_value=0.1),
     'BEiTPretrainViT': dict(use_shared_rel_pos_bias=True, layer_scale_init_value=0.1),
@@ -35,7 +33,7 @@ class PretrainedStudent:
     Attributes:
         checkpoint: The file, or ``'random'``.
         settings: The config of its pre-training, as plain containers.
-        network: What :func:`describe_network` says; None for one that no benchmark has.
+        network: What :func:`describe_network` says; None for a backbone of one's own.
         problem: Why there is no ``network``.
         trusted: Whether the user gave the config; else the checkpoint carried it.
     """
@@ -55,16 +53,16 @@ class PretrainedStudent:
     def family(self) -> str:
         """``'medic-pre'`` for MEDiC and what is built on it, else ``'mimhd-pre'``.
 
-        The recipes of the second read the mean patch token, which each method trains.
+        Recipes of the second read the mean patch token, which each method trains.
         """
         model = self.settings['model']
         names = [type_name(model)]
         if self.trusted and isinstance(model.get('type'), str):
             # a registry imports what a type names: not for a downloaded config
-            found = MODELS.get(model['type'])
-            names += [x.__name__ for x in getattr(found, '__mro__', ())]
-        known = [_FAMILIES[name] for name in names if name in _FAMILIES]
-        return known[0] if known else 'mimhd-pre'
+            names += [
+                x.__name__ for x in getattr(MODELS.get(model['type']), 'mro', list)()
+            ]
+        return next((_FAMILIES[x] for x in names if x in _FAMILIES), 'mimhd-pre')
 
     @property
     def image_size(self) -> int:
@@ -108,9 +106,9 @@ def read_student(checkpoint: str, config: Path | None = None) -> PretrainedStude
         settings = read_config_file(config)
         if not isinstance((settings.get('model') or {}).get('backbone'), dict):
             raise UserError(f'--config: {config} has no model.backbone')
+    elif not Path(checkpoint).is_file():
+        raise UserError(f'checkpoint {checkpoint!r} does not exist')
     else:
-        if not Path(checkpoint).is_file():
-            raise UserError(f'checkpoint {checkpoint!r} does not exist')
         try:
             settings = read_source(checkpoint, config).config
         except RuntimeError as error:
@@ -120,8 +118,7 @@ def read_student(checkpoint: str, config: Path | None = None) -> PretrainedStude
         network = describe_network(settings['model']['backbone'])
     except ValueError as error:
         problem = str(error)
-    trusted = config is not None
-    return PretrainedStudent(checkpoint, settings, network, problem, trusted)
+    return PretrainedStudent(checkpoint, settings, network, problem, config is not None)
 
 
 def describe_network(backbone: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,26 +130,31 @@ def describe_network(backbone: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for a backbone that is neither a ViT nor a BEiT.
     """
-    kind = backbone.get('type')
-    if isinstance(kind, str) and kind.rpartition('.')[0] not in _SCOPES:
+    kind, name = backbone.get('type'), type_name(backbone)
+    if isinstance(kind, str) and kind.rpartition('.')[0] not in (
+        *('', 'medic_mm', 'mmpretrain'),
+    ):
         raise ValueError(f'backbone.type={kind!r} is neither ours nor of mmpretrain')
-    positions = {}
-    settings = dict(backbone)
-    name = type_name(backbone)
+    settings, positions = dict(backbone), {}
     if name in _BEIT:
-        settings = {**_BEIT[name], **settings}
+        settings = {**_BEIT[name], **settings, 'type': 'VisionTransformer'}
+        # a table for all blocks can be copied to each of them
         tables = [
             settings.pop(key, False)
             for key in ('use_rel_pos_bias', 'use_shared_rel_pos_bias')
         ]
-        positions = {
-            # a table for all blocks can be copied to each of them
-            'relative': any(tables),
-            'absolute': settings.pop('use_abs_pos_emb', False),
-        }
-        settings = _as_vit(settings, name)
+        positions['relative'] = any(tables)
+        positions['absolute'] = settings.pop('use_abs_pos_emb', False)
+        for key in ('bias', 'patch_cfg', 'out_type', 'final_norm'):
+            settings.pop(key, None)  # a Vision Transformer lacks them
+        if isinstance(arch := settings.get('arch', 'base'), str):
+            from mmpretrain.models.backbones import BEiTViT
+
+            if arch.lower() not in BEiTViT.arch_zoo:
+                raise ValueError(f'backbone.arch={arch!r} is unknown to {name}')
+            settings['arch'] = BEiTViT.arch_zoo[arch.lower()]
     found = describe_backbone(settings).arguments
-    shape = {key: found[key] for key in _NETWORK}
+    shape = {key: found[key] for key in (*SIZES, 'in_chans')}
     return {**shape, **positions, 'kind': 'BEiT' if name in _BEIT else 'ViT'}
 
 
@@ -162,15 +164,22 @@ def has_layer_scale(backbone: Mapping[str, Any]) -> bool:
     return backbone.get('layer_scale_init_value', default) > 0
 
 
-def _as_vit(backbone: dict[str, Any], name: str) -> dict[str, Any]:
-    """A BEiT's settings without what a Vision Transformer lacks."""
-    from mmpretrain.models.backbones import BEiTViT
-
-    arch = backbone.get('arch', 'base')
-    if isinstance(arch, str):
-        if arch.lower() not in BEiTViT.arch_zoo:
-            raise ValueError(f'backbone.arch={arch!r} is unknown to {name}')
-        arch = BEiTViT.arch_zoo[arch.lower()]
-    left_out = ('bias', 'patch_cfg', 'out_type', 'final_norm')
-    kept = {key: value for key, value in backbone.items() if key not in left_out}
-    return {**kept, 'type': 'VisionTransformer', 'arch': arch}
+def features_model(student: PretrainedStudent) -> dict[str, Any]:
+    """The settings from which a student is built for its features."""
+    settings, model = student.settings, student.settings['model']
+    preprocessor = (
+        model.get('data_preprocessor') or settings.get('data_preprocessor') or {}
+    )
+    if not student.trusted:
+        # a registry builds any function that a type names, so a downloaded checkpoint
+        # gives plain numbers and a backbone that is known
+        numbers = ('mean', 'std', 'to_rgb')
+        preprocessor = {x: preprocessor[x] for x in numbers if x in preprocessor}
+        preprocessor['type'] = 'medic_mm.HostSamplesPreprocessor'
+        backbone = {k: v for k, v in student.backbone.items() if k != 'init_cfg'}
+        return dict(model=dict(backbone=backbone, data_preprocessor=preprocessor))
+    kept = {k: model[k] for k in ('backbone', 'init_cfg') if model.get(k) is not None}
+    found: dict[str, Any] = dict(model=dict(kept, data_preprocessor=preprocessor))
+    if settings.get('custom_imports'):
+        found['custom_imports'] = settings['custom_imports']
+    return found

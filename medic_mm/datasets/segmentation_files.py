@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,20 @@ def check_masks(dataset: Any, name: str, head: Any) -> None:
             _say_absent(found, leaf, name, head)
 
 
+def count_classes(folders: Iterable[str | Path], ignored: int = 255) -> int:
+    """One more than the highest class in the masks below folders.
+
+    Raises:
+        FileError: for a mask that cannot be read or has several channels.
+    """
+    highest = -1
+    for folder in folders:
+        for name in find_image_files(folder).files:
+            values = _open_mask(Path(folder, name))
+            highest = max([highest, *np.unique(values[values != ignored]).tolist()])
+    return highest + 1
+
+
 def _check_folder(folder: Path, suffix: str) -> None:
     found = find_image_files(folder)
     taken = [path for path in found.files if path.endswith(suffix)]
@@ -139,13 +153,8 @@ def _require_existing(paths: Sequence[str], name: str) -> None:
 def _read_mask(info: Mapping[str, Any]) -> np.ndarray:
     """The different values of a mask, as mmsegmentation reads it."""
     path = info['seg_map_path']
-    with errors_of_file(path, 'mask'), Image.open(path) as image:
-        values, size = np.array(image), image.size
-    if values.ndim != 2:
-        raise FileError(
-            f'the mask {path} has {values.shape[2]} channels: a mask has one, whose '
-            'values are the numbers of classes'
-        )
+    values = _open_mask(path)
+    size = values.shape[::-1]
     with errors_of_file(info['img_path']):
         expected = upright_size(info['img_path'])
     if size != expected:
@@ -158,6 +167,17 @@ def _read_mask(info: Mapping[str, Any]) -> np.ndarray:
         worst = found[-1] if found[0] >= 0 else found[0]
         raise FileError(f'the mask {path} holds the value {worst}: values are 0 to 255')
     return found.astype(np.uint8)
+
+
+def _open_mask(path: str | Path) -> np.ndarray:
+    with errors_of_file(path, 'mask'), Image.open(path) as image:
+        values = np.array(image)
+    if values.ndim != 2:
+        raise FileError(
+            f'the mask {path} has {values.shape[2]} channels: a mask has one, whose '
+            'values are the numbers of classes'
+        )
+    return values
 
 
 def _classes_of(values: np.ndarray, info: Mapping[str, Any], head: Any) -> set[int]:

@@ -6,29 +6,37 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import vits
 from labelled import make_folder
 from mmengine.config import Config
+from mmengine.registry import DATASETS as DATASETS_OF_MMENGINE
 from mmengine.registry import DefaultScope
+from PIL import Image
 from shrinking_benchmarks import shrink_benchmark
 from timm.models.beit import Beit
 
 from medic_mm.checkpoints import load_backbone
-from medic_mm.cli import evaluate as module
+from medic_mm.cli import evaluation_run as module
 from medic_mm.cli.convert import convert_file
-from medic_mm.cli.evaluate import evaluate
-from medic_mm.cli.evaluation_features import features_config
+from medic_mm.cli.evaluate import Evaluation, evaluate
+from medic_mm.cli.evaluation_data import DATASETS
 from medic_mm.cli.evaluation_plan import (
-    DATASETS,
     SUITE,
+    LeftOut,
+    Task,
     check_suite,
+    features_config,
     make_plan,
 )
+from medic_mm.cli.evaluation_run import Row
 from medic_mm.cli.evaluation_student import PretrainedStudent, read_student
-from medic_mm.cli.evaluation_table import Evaluation, LeftOut, Row, duration
+from medic_mm.cli.knn import find_dataloaders
 from medic_mm.errors import UserError
+from medic_mm.evaluation.loaders import labelled_loaders
+from medic_mm.helpers import duration
 from medic_mm.registry import MODELS
 
 TINY_MEDIC = 'medic/medic_vit-tiny-p8_1xb100-coslr-20e_cifar10-64px.py'
@@ -36,6 +44,7 @@ TINY_MIMHD = 'mimhd/mimhd_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
 TINYMIM = 'tinymim/tinymim_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
 DENSE_RPB = 'medic/medic-dense-rpb_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 MAE = 'mae/mae_vit-tiny-p8_1xb100-coslr-12e_cifar10-64px.py'
+LAYER_SCALE = 'model.backbone.layer_scale_init_value'
 
 
 def save_checkpoint(path: Path, cfg: Config | str, **weights: torch.Tensor) -> str:
@@ -57,7 +66,7 @@ def make_data(folder: Path, *names: str) -> Path:
     folder.mkdir(exist_ok=True)
     for name in names:
         for part in DATASETS[name].parts:
-            (folder / DATASETS[name].folders[-1] / part).mkdir(parents=True)
+            (folder / DATASETS[name].places[-1] / part).mkdir(parents=True)
     return folder
 
 
@@ -148,15 +157,20 @@ def test_configs_are_chosen_by_the_checkpoint(
 @pytest.mark.parametrize(
     ('config', 'scale', 'family', 'option'),
     [
-        (TINY_MEDIC, 0.0, 'medic', '0.0'),
-        (TINY_MIMHD, 0.1, 'mimhd', '0.1'),
-        (TINYMIM, 1e-5, 'mimhd', '1e-05'),
-        (MAE, 0.1, 'mimhd', '0.1'),
+        (TINY_MEDIC, 0.0, 'medic', 0.0),
+        (TINY_MIMHD, 0.1, 'mimhd', 0.1),
+        (TINYMIM, 1e-5, 'mimhd', 1e-5),
+        (MAE, 0.1, 'mimhd', 0.1),
         (TINY_MEDIC, 1e-5, 'medic', None),
     ],
 )
 def test_the_method_decides_not_layer_scale(
-    root: Path, tmp_path: Path, config: str, scale: float, family: str, option: str
+    root: Path,
+    tmp_path: Path,
+    config: str,
+    scale: float,
+    family: str,
+    option: float | None,
 ) -> None:
     cfg = Config.fromfile(root / 'configs' / config)
     cfg.model.backbone.layer_scale_init_value = scale
@@ -165,8 +179,8 @@ def test_the_method_decides_not_layer_scale(
     data = make_data(tmp_path / 'data', 'cifar10')
     ((task,), _) = make_plan(student, ['finetune'], data, root)
     assert task.config.name == Path(TINY.format(family)).name
-    wanted = f'model.backbone.layer_scale_init_value={option}'
-    assert task.options == ((wanted,) if option else ())
+    wanted = {} if option is None else {LAYER_SCALE: option}
+    assert task.changes == wanted
 
 
 def test_the_method_of_a_class_of_ones_own(root: Path, tmp_path: Path) -> None:
@@ -194,7 +208,7 @@ def test_the_method_of_a_class_of_ones_own(root: Path, tmp_path: Path) -> None:
 
 def test_features_are_those_of_the_student(root: Path, tmp_path: Path) -> None:
     student = student_of(root, tmp_path, 'medic/vitb_300e.py')
-    cfg = features_config(student, 'cifar10', tmp_path, root)
+    cfg = features_config(student, DATASETS['cifar10'], tmp_path, root)
     assert cfg.model.backbone.layer_scale_init_value == 0.1
     assert 'init_cfg' not in cfg.model.backbone
     assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
@@ -202,7 +216,7 @@ def test_features_are_those_of_the_student(root: Path, tmp_path: Path) -> None:
         dataset = cfg[f'knn_{loader}_dataloader'].dataset
         assert (dataset.data_root, dataset.data_prefix) == (str(tmp_path), split)
         assert dataset.pipeline[1].scale == 224
-    pipeline = features_config(student, 'imagenet', tmp_path, root)
+    pipeline = features_config(student, DATASETS['imagenet'], tmp_path, root)
     pipeline = pipeline.knn_test_dataloader.dataset.pipeline
     assert (pipeline[1].scale, pipeline[2].crop_size) == (256, 224)
 
@@ -219,7 +233,7 @@ def test_a_downloaded_config_names_no_function(root: Path, tmp_path: Path) -> No
     assert 'neither ours nor of mmpretrain; --config' in left_out[0].reason
     config = config.replace("subprocess.VisionTransformer', args='ls'", "MaskedViT'")
     student = read_student(save_checkpoint(tmp_path / 'b.pth', config))
-    cfg = features_config(student, 'cifar10', tmp_path, root)
+    cfg = features_config(student, DATASETS['cifar10'], tmp_path, root)
     assert cfg.model.data_preprocessor.type == 'medic_mm.HostSamplesPreprocessor'
 
 
@@ -246,7 +260,7 @@ def test_a_backbone_of_ones_own_needs_its_config(
     student = read_student(checkpoint, tmp_path / 'config.py')
     tasks, _ = make_plan(student, ['knn'], data, root)
     assert [task.name for task in tasks] == ['knn-cifar10']
-    features = features_config(student, 'cifar10', data, root)
+    features = features_config(student, DATASETS['cifar10'], data, root)
     assert features.custom_imports == dict(imports=['own_backbone'])
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         built = MODELS.build(features.model.backbone)
@@ -267,8 +281,7 @@ def test_missing_and_incomplete_data(root: Path, tmp_path: Path) -> None:
         'annotations/test'
     )
     assert reasons['segmentation on ADE20K'] == (
-        'no config of the medic-pre family has a ViT of 6 blocks, 192 wide, patches '
-        'of 8, LayerScale'
+        'the student takes images of 64 px, its configs are for other sizes'
     )
     with pytest.raises(UserError, match=r'nothing can be run\. Left out: fine-tun'):
         evaluate(student.checkpoint, root, data, ['finetune'], out=tmp_path / 'out')
@@ -346,7 +359,7 @@ def test_each_advice_leads_to_the_next_step(
     data = make_data(tmp_path / 'data', 'cifar10')
     tasks, _ = make_plan(found, ['knn'], data, root)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        features = features_config(found, 'cifar10', data, root)
+        features = features_config(found, DATASETS['cifar10'], data, root)
         backbone = MODELS.build(features.model.backbone)
     report = load_backbone(backbone, converted, strict=False)
     assert report.unexpected == ()
@@ -534,3 +547,133 @@ def test_fine_tuning_end_to_end(
         ('fine-tuning', 'top-1 accuracy (%)'),
     ]
     assert all(0 <= row.value <= 100 and row.seconds > 0 for row in found.rows)
+
+
+def make_masks(folder: Path, classes: int = 3) -> Path:
+    """Two images and masks a split; the last class is in the validation masks alone."""
+    for split, highest in (('train', classes - 2), ('val', classes - 1)):
+        for part in ('images', 'annotations'):
+            (folder / part / split).mkdir(parents=True)
+        for number in range(2):
+            values = np.random.default_rng(number).integers(0, 256, (48, 64, 3))
+            mask = np.full((48, 64), 255, np.uint8)
+            mask[:24], mask[24:40] = 0, highest
+            image = Image.fromarray(values.astype(np.uint8))
+            image.save(folder / 'images' / split / f'{number}.bmp')
+            Image.fromarray(mask).save(folder / 'annotations' / split / f'{number}.png')
+    return folder
+
+
+def run_of(task: Task, student: PretrainedStudent, root: Path, out: Path) -> Config:
+    """The config that a task is run with."""
+    run = module.Run(task, student, root, out, gpus=1, probe_too=False)
+    run.folder.mkdir(parents=True)
+    return Config.fromfile(run.adapted_config(task.config))
+
+
+@pytest.mark.parametrize('config', ['medic_tiny.py', 'mimhd_tiny.py'])
+def test_any_student_on_data_of_ones_own(
+    root: Path, tmp_path: Path, config: str
+) -> None:
+    """The quickstart's: no benchmark has its 4 blocks, 128 wide with 4 heads."""
+    cfg = Config.fromfile(root / 'configs' / 'quickstart' / config)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        weights = MODELS.build(cfg.model.backbone).state_dict()
+    checkpoint = save_checkpoint(tmp_path / 'a.pth', cfg, **weights)
+    student = read_student(checkpoint)
+    images = make_folder(tmp_path / 'flowers')
+    (images / 'val' / 'light').rename(tmp_path / 'gone')  # not all in both
+    masks = make_masks(tmp_path / 'cells')
+    data = [f'a.b={images}', f'cells={masks}']
+    tasks, left_out = make_plan(student, list(SUITE), data, root)
+    assert not left_out
+    assert [(task.name, task.title) for task in tasks] == [
+        ('knn-a.b', 'k-NN on a.b'),
+        ('linear-a.b', 'linear probe on a.b'),
+        ('finetune-a.b', 'fine-tuning on a.b'),
+        ('segmentation-cells', 'segmentation on cells'),
+    ]
+    features = features_config(student, tasks[0].data, tasks[0].folder, root)
+    loaders, count = labelled_loaders(find_dataloaders(features))
+    assert (count, [len(x.dataset) for x in loaders]) == (3, [15, 10])
+    assert next(iter(loaders[1]))['inputs'][0].shape == (3, 64, 64)
+
+    tuned = run_of(tasks[2], student, root, tmp_path)
+    family = student.family.removesuffix('-pre')
+    readout = 'cls_token' if family == 'medic' else 'avg_featmap'
+    assert tuned.model.backbone.out_type == readout
+    assert tuned.train_dataloader.batch_size == 15
+    assert tuned.test_dataloader.dataset.data_prefix == 'val'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(tuned.model)
+        validation = DATASETS_OF_MMENGINE.build(tuned.val_dataloader.dataset)
+    assert validation.metainfo['classes'] == ['dark', 'grey', 'light']
+    assert load_backbone(network.backbone, checkpoint, strict=False).unexpected in (
+        (),
+        ('ln1.weight', 'ln1.bias'),
+    )
+    assert network.backbone.layers[0].attn.num_heads == 4
+    assert network.head.fc.weight.shape == (3, 128)
+
+    segmented = run_of(tasks[3], student, root, tmp_path)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        network = MODELS.build(segmented.model)
+        dataset = DATASETS_OF_MMENGINE.build(segmented.train_dataloader.dataset)
+        sample = dataset[0]
+    assert dataset.metainfo['classes'] == ['0', '1', '2']
+    assert sample['data_samples'].gt_sem_seg.data.unique().tolist() == [0, 1, 255]
+    report = load_backbone(network.backbone, checkpoint, strict=False)
+    assert not [x for x in report.missing if not x.startswith('ln')]
+    network.eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 176, 240)).shape[1] == 3
+
+
+def test_data_of_ones_own_are_looked_at_first(root: Path, tmp_path: Path) -> None:
+    student = student_of(root, tmp_path, TINY_MEDIC)
+    (tmp_path / 'a' / 'train' / 'x').mkdir(parents=True)
+
+    def plan(*data: str, kind: str = 'finetune') -> list[Task]:
+        return make_plan(student, [kind], data, root)[0]
+
+    for data, sentence in (
+        ([f'a={tmp_path}/a'], r'--data a=.*a has no val; a data set for classific'),
+        ([f'a={tmp_path}/none'], r"folder '.*none' does not exist"),
+        ([f'cifar10={tmp_path}'] * 2, 'cifar10 is given twice'),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            plan(*data)
+    masks = make_masks(tmp_path / 'cells')
+    (masks / 'classes.txt').write_text('sky\n\nroad\nfog\nsea\n')
+    (task,) = plan(f'cells={masks}', kind='segmentation')
+    assert task.changes['model.decode_head.num_classes'] == 4
+    assert task.changes['train_dataloader.dataset']['metainfo']['classes'] == [
+        *('sky', 'road', 'fog', 'sea'),
+    ]
+    (masks / 'images' / 'val' / '0.bmp').rename(masks / 'images' / 'val' / '0.jpg')
+    with pytest.raises(UserError, match=r'images that end with \.bmp, \.jpg: mmseg'):
+        plan(f'cells={masks}', kind='segmentation')
+    # a shipped data set that lies elsewhere
+    for part in ('train', 'val'):
+        (tmp_path / 'elsewhere' / part).mkdir(parents=True)
+    (task,) = plan(f'cifar10={tmp_path}/elsewhere')
+    assert (task.name, task.folder) == ('finetune-cifar10', tmp_path / 'elsewhere')
+    assert task.changes == {}
+
+
+def test_a_student_of_another_size_takes_the_nearest_recipe(
+    root: Path, tmp_path: Path
+) -> None:
+    student = student_of(root, tmp_path, 'medic/vitl_300e.py')
+    data = make_data(tmp_path / 'data', 'imagenet', 'ade20k')
+    tasks, _ = make_plan(student, ['finetune', 'segmentation'], data, root)
+    assert [task.config.name.split('_')[0] for task in tasks] == ['vit-base-p16'] * 2
+    finetune, segmentation = (
+        run_of(task, student, root, tmp_path).model for task in tasks
+    )
+    assert finetune.backbone.arch.num_layers == 24
+    assert finetune.head.in_channels == 1024
+    assert segmentation.backbone.out_indices == [7, 11, 15, 23]
+    assert segmentation.decode_head.in_channels == [1024] * 4
+    assert segmentation.decode_head.channels == 1024
+    assert segmentation.neck.rescales == [4, 2, 1, 0.5]
