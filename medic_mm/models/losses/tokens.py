@@ -71,6 +71,8 @@ class TokenDistillationLoss(nn.Module):
         UserError: for ``beta`` that is not a number above 0.
     """
 
+    looks_at = 'patch_tokens'
+
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
         require_number(self, 'beta', beta, above=0)
@@ -90,6 +92,8 @@ class ClsAlignmentLoss(nn.Module):
     Raises:
         UserError: for ``tau`` that is not a number above 0.
     """
+
+    looks_at = 'class_tokens'
 
     def __init__(self, tau: float = 1.0) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ A term is a name, a weight, a component, and a view: what the component is calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -66,9 +66,9 @@ class MEDiCHead(BaseModule):
         cls_loss: Component called with predictions and targets ``(B, D)``.
         pixel_loss: Component with ``loss(prediction, images, mask)``: mmpretrain's
             ``MAEPretrainHead``, which owns patches and their normalisation.
-        terms: Further terms by name, each the settings of a component with the key
-            ``looks_at``: ``'patch_tokens'``, ``'class_tokens'`` or ``'pixels'`` (called
-            as the three above), or ``'everything'`` (called with a :class:`Step`).
+        terms: Further components by name. Their attribute ``looks_at`` is
+            ``'patch_tokens'``, ``'class_tokens'`` or ``'pixels'`` (called as the three
+            above), or ``'everything'`` (called with a :class:`Step`).
         init_cfg: mmengine's initialisation settings.
 
     Raises:
@@ -89,7 +89,18 @@ class MEDiCHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        given = _all_terms(token_loss, cls_loss, pixel_loss, terms or {})
+        given = dict(
+            token=token_loss or dict(type='medic_mm.TokenDistillationLoss'),
+            cls=cls_loss or dict(type='medic_mm.ClsAlignmentLoss'),
+            pixel=pixel_loss,
+        )
+        for name in terms or {}:
+            require(
+                name.isidentifier() and 'loss' not in name and name not in given,
+                f'head.terms has the name {name!r}: use a word without "loss", which '
+                f'mmengine adds up, that is not one of {", ".join(given)}',
+            )
+        given.update(terms or {})
         if weights is None:
             weights = dict(token=1.0, cls=0.30, pixel=0.01)
         self.weights = term_weights('MEDiCHead', weights, given)
@@ -105,21 +116,16 @@ class MEDiCHead(BaseModule):
         self.embed_dims = embed_dims
         self.target_dims = target_dims
         self.token_positions = token_positions
-        self.terms = {
-            name: VIEWS[looks_at]
-            for name, (looks_at, _) in given.items()
+        components = {
+            name: _component(name, settings)
+            for name, settings in given.items()
             if self.weights[name]
         }
+        self.terms = {name: _view(name, built) for name, built in components.items()}
         if self.looking_at('pair'):
             self.projection = nn.Linear(embed_dims, target_dims)
-        for name in self.terms:
-            settings = given[name][1]
-            require(
-                settings is not None,
-                f'head.weights.{name}={self.weights[name]} needs {name}_loss, for '
-                "example dict(type='mmpretrain.MAEPretrainHead', ...)",
-            )
-            self.add_module(f'{name}_loss', MODELS.build(settings))
+        for name, built in components.items():
+            self.add_module(f'{name}_loss', built)
 
     def looking_at(self, what: str) -> list[str]:
         """Names of the terms whose view has a flag: teacher, decoder or pair."""
@@ -217,6 +223,26 @@ VIEWS = dict(
     pixels=View(_pixels, decoder=True),
     everything=View(lambda head, step: (step,), teacher=True, decoder=True),
 )
+DEFAULTS = dict(token='patch_tokens', cls='class_tokens', pixel='pixels')
+
+
+def _component(name: str, settings: dict | None) -> nn.Module:
+    require(
+        settings is not None,
+        f'head.weights.{name} needs {name}_loss, for example '
+        "dict(type='mmpretrain.MAEPretrainHead', ...)",
+    )
+    return MODELS.build(settings)
+
+
+def _view(name: str, component: nn.Module) -> View:
+    looks_at = DEFAULTS.get(name) or getattr(component, 'looks_at', None)
+    require(
+        looks_at in VIEWS,
+        f'head.terms.{name}.type={type(component).__name__} has looks_at={looks_at!r}: '
+        f'it must be one of {", ".join(map(repr, VIEWS))}',
+    )
+    return VIEWS[looks_at]
 
 
 # what must fit in a model with this head; see require_fit
@@ -273,34 +299,3 @@ FITS = (
     _decoder_fits,
     _teacher_fits,
 )
-
-
-def _all_terms(
-    token_loss: dict | None,
-    cls_loss: dict | None,
-    pixel_loss: dict | None,
-    others: Mapping[str, Mapping],
-) -> dict[str, tuple[str, Any]]:
-    """Name of each term to its view and the settings of its component."""
-    token_loss = token_loss or dict(type='medic_mm.TokenDistillationLoss')
-    cls_loss = cls_loss or dict(type='medic_mm.ClsAlignmentLoss')
-    terms: dict[str, tuple[str, Any]] = dict(
-        token=('patch_tokens', token_loss),
-        cls=('class_tokens', cls_loss),
-        pixel=('pixels', pixel_loss),
-    )
-    for name, settings in others.items():
-        require(
-            name.isidentifier() and 'loss' not in name and name not in terms,
-            f'head.terms has the name {name!r}: use a word without "loss", which '
-            f'mmengine adds up, that is not one of {", ".join(terms)}',
-        )
-        settings = dict(settings)
-        view = settings.pop('looks_at', None)
-        require(
-            view in VIEWS,
-            f'head.terms.{name}.looks_at={view!r} is unknown: use one of '
-            f'{", ".join(map(repr, VIEWS))}',
-        )
-        terms[name] = (view, settings)
-    return terms
