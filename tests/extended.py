@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -49,3 +50,52 @@ def run(folder: Path, *commands: str) -> str:
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout + done.stderr
+
+
+#: Two epochs of five steps with a random teacher, and k-NN after them.
+SHORT = """
+train_cfg = dict(max_epochs=2)
+train_dataloader.update(batch_size=20, num_workers=0, persistent_workers=False)
+train_dataloader['dataset'] = dict(
+    train_dataloader.get('dataset', {}), length=100
+)
+default_hooks = dict(logger=dict(interval=1))
+model['target_generator'] = dict(weights=None, random_weights=True)
+_knn = dict(batch_size=50, num_workers=0)
+_images = dict(
+    type='medic_mm.EmbeddedShapes', length=100, pipeline=[dict(type='PackInputs')]
+)
+custom_hooks = [
+    dict(
+        type='medic_mm.KNNHook',
+        interval=2,
+        k=(20,),
+        train_dataloader=dict(**_knn, dataset=dict(_images, split='train')),
+        test_dataloader=dict(**_knn, dataset=dict(_images, split='val')),
+    ),
+]
+"""
+
+
+def shorten(config: Path) -> None:
+    """Let a config of the quickstart train for seconds."""
+    text = config.read_text()
+    for name in ('model', 'train_dataloader'):
+        if f'\n{name} = ' not in text:
+            text += f'{name} = dict()\n'
+    config.write_text(text + SHORT)
+
+
+def steps_of(work_dir: Path) -> list[dict]:
+    """Rows of the log of a run."""
+    (log,) = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def component(heading: str, name: str, folder: Path) -> type:
+    """A class of a section, not registered: other tests go through the registries."""
+    module, _ = write_files(heading, folder)
+    code = re.sub(r'@\w+\.register_module\(\)\n', '', (folder / module).read_text())
+    found: dict = {}
+    exec(code, found)
+    return found[name]
