@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -73,9 +73,9 @@ class MIMHDHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        # a word such as 'qk' is a sequence of strings, too
-        named = (relations,) if isinstance(relations, str) else tuple(relations)
-        pairs = all(len(name) == 2 and set(name) <= set('qkv') for name in named)
+        listed = isinstance(relations, Sequence) and not isinstance(relations, str)
+        named = tuple(relations) if listed else (relations,)
+        pairs = all(len(str(n)) == 2 and set(str(n)) <= set('qkv') for n in named)
         require(
             named and pairs and len(set(named)) == len(named),
             f'relations={named} of MIMHDHead does not fit: name each pair of the '
@@ -247,7 +247,7 @@ def _complete_weights(
     if weights is None:
         return {**dict.fromkeys(relations, 1.0), PIXEL: 0.1}
     require(
-        set(weights) - {PIXEL} == set(relations),
+        not isinstance(weights, Mapping) or set(weights) - {PIXEL} == set(relations),
         f'weights of MIMHDHead has the terms {sorted(weights)}: it must name each '
         f'relation in relations={relations}, may name {PIXEL!r}, and nothing else',
     )
