@@ -248,8 +248,8 @@ def _complete_weights(
         return {**dict.fromkeys(relations, 1.0), PIXEL: 0.1}
     require(
         not isinstance(weights, Mapping) or set(weights) - {PIXEL} == set(relations),
-        f'weights of MIMHDHead has the terms {sorted(weights)}: it must name each '
-        f'relation in relations={relations}, may name {PIXEL!r}, and nothing else',
+        f'weights={weights!r} of MIMHDHead: it must name each relation in '
+        f'relations={relations}, may name {PIXEL!r}, and nothing else',
     )
     return term_weights('MIMHDHead', weights, (*relations, PIXEL))
 

@@ -227,7 +227,7 @@ def test_widths_are_refused_before_the_first_batch():
         (dict(relations=('qqk',)), 'relations=.* does not fit'),
         (dict(distance='l1'), "distance='l1' .* 'kl', 'cross_entropy', 'mse'"),
         (dict(head_reduction='max'), "head_reduction='max' .* 'mean', 'sum'"),
-        (dict(weights=dict(qk=1.0)), r"terms \['qk'\]: it must name each"),
+        (dict(weights=dict(qk=1.0)), r"weights={'qk': 1.0} .* it must name each"),
         (dict(weights=dict(qk=1.0, vv=1.0, kk=1.0)), 'and nothing else'),
         (dict(weights=dict(qk=1.0, vv=-1.0)), 'none may be negative'),
         (dict(weights=dict(qk=0.0, vv=0.0)), 'one must be above 0'),
