@@ -43,6 +43,20 @@ def preserved_randomness(device: torch.device | str = 'cpu') -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def seeded_construction(seed: int = 0) -> Iterator[None]:
+    """Build a network from its own seed and leave the global generator as it was.
+
+    So a random teacher is the same on all ranks, and the student's initial weights do
+    not depend on the teacher. Networks are built on the CPU, so its
+    generator alone is seeded (``torch.manual_seed`` would seed the accelerator's too,
+    and alike on all ranks).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
 def eval_mode(module: nn.Module | None) -> Iterator[None]:
     """Eval mode inside; afterwards each module has the mode that it had."""
     modes = [(m, m.training) for m in module.modules()] if module is not None else []

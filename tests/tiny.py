@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medic_mm.masking import block_mask
 from medic_mm.models.teachers import FrozenTeacher, TeacherOutput
-from medic_mm.models.teachers.base import seeded_construction
+from medic_mm.randomness import seeded_construction
 from medic_mm.registry import MODELS
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +14,12 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from medic_mm.checks import require, require_number
+from medic_mm.checks import require, require_number, require_numbers
 from medic_mm.errors import UserError
 from medic_mm.models.vit.arguments import require_size
 from medic_mm.models.vit.attention import ClassAttention, attention_over_heads
 from medic_mm.models.vit.qkv import QKV
+from medic_mm.randomness import seeded_construction
 
 
 @dataclass
@@ -38,35 +38,6 @@ class TeacherOutput:
     attention: Tensor | None = None
 
 
-@contextlib.contextmanager
-def seeded_construction(seed: int = 0) -> Iterator[None]:
-    """Build a network from its own seed and leave the global generator as it was.
-
-    So a random teacher is the same on all ranks, and the student's initial weights do
-    not depend on the teacher. Networks are built on the CPU, so its
-    generator alone is seeded (``torch.manual_seed`` would seed the accelerator's too,
-    and alike on all ranks).
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def block_index(layer: int, depth: int, owner: str) -> int:
-    """The 0-based index of block ``layer``, which may count from the end.
-
-    Raises:
-        ValueError: where the network has no such block.
-    """
-    require_number(owner, 'layer', layer, integer=True)
-    if not -depth <= layer < depth:
-        raise UserError(
-            f'layer={layer} is out of range: {owner} has {depth} blocks, so use '
-            f'0 to {depth - 1}, or -1 (the last) to {-depth}'
-        )
-    return layer % depth
-
-
 class FrozenTeacher(nn.Module):
     """Base of every teacher: a network that is only read, never trained or saved.
 
@@ -75,8 +46,9 @@ class FrozenTeacher(nn.Module):
     ``init_cfg``; copies of the model (mmengine's EMA hook) share it. It follows the
     batch's device and computes under the caller's autocast.
 
-    A subclass builds its network under :func:`seeded_construction`, hands it to
-    ``super().__init__``, and implements :meth:`load_weights` and :meth:`encode`.
+    A subclass builds its network under ``medic_mm.randomness.seeded_construction``,
+    hands it to ``super().__init__``, and implements :meth:`load_weights` and
+    :meth:`encode`.
 
     Attributes:
         gives_relations: Whether :meth:`encode` gives :class:`QKV` instead of tokens.
@@ -120,8 +92,8 @@ class FrozenTeacher(nn.Module):
             input_norm in ('teacher', 'student'),
             f"input_norm={input_norm!r} is unknown: use 'teacher' or 'student'",
         )
-        for name, value in (('input_size', input_size), ('patch_size', patch_size)):
-            require_number(self, name, value, low=1, integer=True)
+        require_number(self, 'input_size', input_size, low=1, integer=True)
+        require_number(self, 'patch_size', patch_size, low=1, integer=True)
         require_size(type(self).__name__, input_size, patch_size)
         if output_grid is not None:
             require(
@@ -129,8 +101,7 @@ class FrozenTeacher(nn.Module):
                 f'output_grid={output_grid!r} of {type(self).__name__} must be two '
                 'numbers: rows and columns',
             )
-            for side in output_grid:
-                require_number(self, 'output_grid', side, low=1, integer=True)
+            require_numbers(self, 'output_grid', output_grid, low=1, integer=True)
         self.hold(network)
         self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
@@ -146,9 +117,9 @@ class FrozenTeacher(nn.Module):
 
     @property
     def gives_attention(self) -> bool:
-        """Whether :meth:`encode` gives attention; a subclass may know better.
+        """Whether :meth:`encode` gives attention.
 
-        Tried on one image here, which costs one pass of the network.
+        Tried on one image here; a subclass may know without a pass.
         """
         trial = copy.copy(self)  # whatever an encoder notes down stays with the copy
         size, length = self.input_size, math.prod(self.native_grid)
@@ -180,8 +151,6 @@ class FrozenTeacher(nn.Module):
         # a tuple hides the network from nn.Module's registration
         self._held = (network,)
 
-    # to be implemented by a subclass
-
     def load_weights(self) -> None:
         """Load the weights into :attr:`network`, strictly."""
         raise NotImplementedError
@@ -203,24 +172,21 @@ class FrozenTeacher(nn.Module):
         """
         raise _unreadable(self)
 
-    # used by the algorithms
-
     def init_weights(self) -> None:
         """Load the weights, once; rank 0 fetches first, so that one rank downloads."""
         if self.ready:
             return
         if self.random_weights:
             MMLogger.get_current_instance().warning(
-                '%s has random weights (random_weights=True): fit for dry runs and '
-                'tests only.',
-                type(self).__name__,
+                f'{type(self).__name__} has random weights (random_weights=True): fit '
+                'for dry runs and tests only.'
             )
-        elif get_rank() == 0:
-            self.load_weights()
-            barrier()
         else:
-            barrier()
+            if get_rank() != 0:
+                barrier()
             self.load_weights()
+            if get_rank() == 0:
+                barrier()
         self.ready = True
 
     @torch.no_grad()
@@ -306,7 +272,6 @@ class FrozenTeacher(nn.Module):
             RuntimeError: before :meth:`init_weights`.
         """
         self._require_weights()
-        digest = hashlib.sha256()
         settings = (
             type(self).__name__,
             self.input_size,
@@ -315,7 +280,7 @@ class FrozenTeacher(nn.Module):
             self._mean.flatten().tolist(),
             self._std.flatten().tolist(),
         )
-        digest.update(repr((settings, self.extra_settings())).encode())
+        digest = hashlib.sha256(repr((settings, self.extra_settings())).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

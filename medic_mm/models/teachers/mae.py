@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
-from medic_mm.models.teachers.base import FrozenTeacher, seeded_construction
+from medic_mm.models.teachers.base import FrozenTeacher
 from medic_mm.models.teachers.loading import WeightFile, require_weights
 from medic_mm.models.teachers.mae_files import (
     check_recorded_norm_pix,
@@ -36,6 +36,7 @@ from medic_mm.models.vit.arguments import (
 )
 from medic_mm.models.vit.attention import ClassAttention, attention_maps
 from medic_mm.models.vit.qkv import QKV, split_qkv
+from medic_mm.randomness import seeded_construction
 from medic_mm.registry import MODELS
 
 # the statistics of ImageNet, with which the published MAEs were trained

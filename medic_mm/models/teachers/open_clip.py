@@ -17,12 +17,11 @@ from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
-    block_index,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import read_weight_file, require_weights
 from medic_mm.models.teachers.open_clip_source import resolve_tower
-from medic_mm.models.vit.arguments import check_numbers
+from medic_mm.models.vit.arguments import block_index, check_numbers
 from medic_mm.models.vit.attention import (
     ClassAttention,
     attention_over_heads,

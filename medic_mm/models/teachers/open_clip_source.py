@@ -16,8 +16,8 @@ from open_clip.transformer import VisionTransformer
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.helpers import nearest
-from medic_mm.models.teachers.base import seeded_construction
 from medic_mm.models.teachers.loading import names_a_file, near_names
+from medic_mm.randomness import seeded_construction
 
 # open_clip builds both towers: the text tower is made this small, then dropped
 NO_TEXT = dict(context_length=1, vocab_size=1, width=8, heads=1, layers=1)

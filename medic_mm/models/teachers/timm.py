@@ -19,8 +19,6 @@ from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
-    block_index,
-    seeded_construction,
 )
 from medic_mm.models.teachers.hub import fetch, hub_address, kept_file
 from medic_mm.models.teachers.loading import (
@@ -30,8 +28,9 @@ from medic_mm.models.teachers.loading import (
     read_weight_file,
     require_weights,
 )
-from medic_mm.models.vit.arguments import check_numbers
+from medic_mm.models.vit.arguments import block_index, check_numbers
 from medic_mm.models.vit.attention import ClassAttention, recorded_outputs
+from medic_mm.randomness import seeded_construction
 from medic_mm.registry import MODELS
 
 FROM_TIMM = 'timm'

@@ -201,3 +201,18 @@ def _is_pretrained(step: Mapping) -> bool:
     if isinstance(kind, type) and issubclass(kind, PretrainedInit):
         return True
     return type_name(kind) in ('Pretrained', 'PretrainedInit')
+
+
+def block_index(layer: int, depth: int, owner: str) -> int:
+    """The 0-based index of block ``layer``, which may count from the end.
+
+    Raises:
+        ValueError: where the network has no such block.
+    """
+    require_number(owner, 'layer', layer, integer=True)
+    require(
+        -depth <= layer < depth,
+        f'layer={layer} is out of range: {owner} has {depth} blocks, so use 0 to '
+        f'{depth - 1}, or -1 (the last) to {-depth}',
+    )
+    return layer % depth

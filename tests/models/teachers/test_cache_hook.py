@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from medic_mm.errors import DiskError, FileError, UserError
 from medic_mm.models.teachers import CachedTeacher, FrozenTeacher, TeacherOutput
-from medic_mm.models.teachers.base import seeded_construction
 from medic_mm.models.teachers.cache import hook as teacher_cache_hook
+from medic_mm.randomness import seeded_construction
 from medic_mm.registry import MODELS, TRANSFORMS
 
 IMAGES, WIDTH = 10, 12

@@ -135,22 +135,7 @@ class TeacherCacheHook(Hook):
         layout, views = layout_of(description), description['num_views']
         path = cached.cache_dir / _file_name(description)
         if not exists:
-            with new_cache(path, layout, description, logger) as partial:
-                logger.info(
-                    'Filling the teacher cache %s: %d images x %d views, %d bytes.',
-                    path,
-                    description['images'],
-                    views,
-                    layout.header()[2],
-                )
-                self._fill(partial, layout, training)
-                barrier()
-                cached.attach(partial, layout.key, views)
-                try:
-                    self._verify(path, training, is_new=True)
-                except UserError:
-                    partial.unlink(missing_ok=True)  # what it holds is of no use
-                    raise
+            self._create(path, description, training)
         elif not path.exists():
             raise DiskError(
                 f'cache_dir={str(cached.cache_dir)!r} of CachedTeacher is not on a '
@@ -168,6 +153,27 @@ class TeacherCacheHook(Hook):
                 len(images),
                 images[:5],
             )
+
+    def _create(self, path: Path, description: dict, training: _Training) -> None:
+        """Fill a file, check it, and give it the name ``path``."""
+        cached, logger = training.cached, training.runner.logger
+        layout = layout_of(description)
+        logger.info(
+            'Filling the teacher cache %s: %d images x %d views, %d bytes.',
+            path,
+            description['images'],
+            description['num_views'],
+            layout.header()[2],
+        )
+        with new_cache(path, layout, description, logger) as partial:
+            self._fill(partial, layout, training)
+            barrier()
+            cached.attach(partial, layout.key, description['num_views'])
+            try:
+                self._verify(path, training, is_new=True)
+            except UserError:
+                partial.unlink(missing_ok=True)  # what it holds is of no use
+                raise
 
     def _fill(self, path: Path, layout: Layout, training: _Training) -> None:
         """Compute this process's part of the rows that are missing."""
