@@ -35,6 +35,11 @@ def listed(names: Iterable[Any], most: int = 6) -> str:
     return (', '.join(names[:most]) or 'nothing') + more
 
 
+def first_line(error: object) -> str:
+    """The first line of an error of a library; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def duration(seconds: float) -> str:
     """For example ``'48 s'``, ``'12 min'``, ``'3 h 20 min'``."""
     if seconds < 100:

@@ -92,9 +92,7 @@ def weights_below(
     size = len(prefix)
     found = {k[size:]: v for k, v in weights.items() if k.startswith(prefix)}
     if not found:
-        counts = Counter(
-            name.split('.')[0] + '.' if '.' in name else name for name in weights
-        )
+        counts = Counter(''.join(name.partition('.')[:2]) for name in weights)
         raise FileError(
             f'{origin} has no weights below prefix={prefix!r}: its names begin with '
             f'{listed(name for name, _ in counts.most_common())}'
@@ -111,7 +109,7 @@ def load_part(
     new: Sequence[str] = (),
     left: Sequence[str] = (),
 ) -> LoadReport:
-    """Load weights under a network's own names: positions fitted, and strictly.
+    """:func:`~medic_mm.checkpoints.strict.load_strictly`, with positions fitted.
 
     Args:
         part: The network.
@@ -121,9 +119,6 @@ def load_part(
         remedy: From names missing and unexpected to what the user can do.
         new: Beginnings of names that may be missing.
         left: Beginnings of names that may be left over.
-
-    Raises:
-        FileError: for weights that do not fit; the network is left as it was.
     """
     own = part.state_dict()
     if not set(weights) & set(own):
@@ -162,15 +157,11 @@ def fit_part(
 def fit_relative_positions(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Bring the tables of a file into the shape that a backbone has.
+    """Bring the tables of a file into the shapes of a backbone's ``state_dict()``.
 
     One table for all blocks is copied to each block of a backbone with a table per
     block, as BEiT's fine-tuning does it; tables of another window are resized. The
     indices into a table follow from the window, so they are the backbone's own.
-
-    Args:
-        weights: The backbone's part of a file, in the names of mmpretrain.
-        own: The backbone's ``state_dict()``.
 
     Returns:
         The weights, and a sentence for each thing that was changed or assumed.

@@ -119,15 +119,8 @@ def convert_weights(
         whole: Name of the file, to require that it holds a whole encoder, in numbers
             that can be used; ``''`` converts parts as well.
     """
-    for setting, layout, known in (
-        ('source', source, ('auto', *LAYOUTS)),
-        ('target', target, TARGETS),
-    ):
-        if layout not in known:
-            raise UserError(
-                f'{setting}={layout!r} is not a known layout: use one of '
-                f'{", ".join(known)}'
-            )
+    _check_layout('source', source, ('auto', *LAYOUTS))
+    _check_layout('target', target, TARGETS)
     weights = dict(state_dict)
     left_out: dict[str, str] = {}
     if source == 'auto':
@@ -187,6 +180,14 @@ def fold_layer_scale(
             if value is not None:
                 folded[f'{linear}.{kind}'] = (value.float() * factor).to(value.dtype)
     return folded, tuple(found[0] for found in scales)
+
+
+def _check_layout(setting: str, layout: str, known: tuple[str, ...]) -> None:
+    if layout not in known:
+        names = ', '.join(known)
+        raise UserError(
+            f'{setting}={layout!r} is not a known layout: use one of {names}'
+        )
 
 
 def _split_off(

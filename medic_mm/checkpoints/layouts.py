@@ -173,13 +173,8 @@ def require_whole(
 ) -> None:
     """Refuse weights of which a Vision Transformer cannot be built as it was.
 
-    Of a block that is missing at the end nothing can be seen here.
-
-    Args:
-        weights: In mmpretrain's names: ``backbone.*``, and ``neck.*`` of an MAE.
-        source: The layout that they came from, whose names the sentence has.
-        origin: The file, to begin the sentence.
-        decoder: Whether the decoder is used as well.
+    The weights have mmpretrain's names (``backbone.*``, ``neck.*`` of an MAE); the
+    sentence has those of ``source``. A last block that is missing cannot be seen here.
 
     Raises:
         FileError: names what is missing, too much, of another shape than the rest, or
@@ -195,13 +190,18 @@ def require_whole(
     def named(name: str) -> str:
         return translate(name, 'mmpretrain', source) or name
 
+    def known(name: str) -> bool:
+        if re.match(r'(backbone\.layers|neck\.decoder_blocks)\.\d+\..', name):
+            return name in expected
+        return translate(name, 'mmpretrain', 'mmpretrain') is not None
+
     require_numbers({named(k): v for k, v in used.items()}, origin, integers=[_INDEX])
     expected = _encoder_shapes(used, source)
     if any(name.startswith('neck.decoder_') for name in used):
         expected |= _decoder_shapes(used, expected['backbone.cls_token'][-1])
     problems = {
         'missing': [named(name) for name in expected if name not in used],
-        'unexpected': [named(name) for name in used if not _known(name, expected)],
+        'unexpected': [named(name) for name in used if not known(name)],
         'of another shape than the rest asks for:': [
             f'{named(name)} {tuple(used[name].shape)} in place of {_text(shape)}'
             for name, shape in expected.items()
@@ -232,12 +232,9 @@ def _encoder_shapes(weights: Mapping[str, Tensor], source: str) -> dict[str, Sha
     # a tower of CLIP has none, but a norm before the blocks
     if source != 'open_clip' and 'pre_norm.weight' not in inside:
         shapes['patch_embed.projection.bias'] = (width,)
-    norms = [
-        norm
-        for norm in ('pre_norm', 'ln1', 'ln2')
-        if any(name.startswith(f'{norm}.') for name in inside)
-    ]
-    if not {'ln1', 'ln2'} & set(norms) and source in ('mae', 'timm', 'open_clip'):
+    starts = {name.partition('.')[0] for name in inside}
+    norms = [norm for norm in ('pre_norm', 'ln1', 'ln2') if norm in starts]
+    if not {'ln1', 'ln2'} & starts and source in ('mae', 'timm', 'open_clip'):
         norms.append('ln1')  # OpenMMLab's networks may do without a final norm
     for norm in norms:
         shapes |= {f'{norm}.weight': (width,), f'{norm}.bias': (width,)}
@@ -316,13 +313,6 @@ def _decoder_shapes(
     }
     blocks = _block_shapes(weights, 'neck.decoder_blocks.', width)
     return {f'neck.{name}': shape for name, shape in shapes.items()} | blocks
-
-
-def _known(name: str, expected: Mapping[str, Shape]) -> bool:
-    """Whether a name is expected, or may stand next to what is."""
-    if re.fullmatch(r'(?:backbone\.layers|neck\.decoder_blocks)\.\d+\..+', name):
-        return name in expected
-    return translate(name, 'mmpretrain', 'mmpretrain') is not None
 
 
 def _width(weights: Mapping[str, Tensor], pattern: str) -> int | None:

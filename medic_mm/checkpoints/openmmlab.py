@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,23 +52,23 @@ def register_readers() -> None:
     this package is named: in our tools, and in OpenMMLab's own.
     """
     register = CheckpointLoader.register_scheme
-    register('', load_from_local, force=True)
     addresses = ['http://', 'https://', *_MODEL_ZOOS, *_NOT_FETCHED]
-    register(addresses, load_from_address, force=True)
+    register(['', *addresses], read_for_openmmlab, force=True)
 
 
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a local file as mmengine's loaders do, but never run what it carries.
+def read_for_openmmlab(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a file as mmengine's loaders do, but never run what it carries.
 
     Args:
-        filename: The file; ``~`` is the home folder.
+        filename: What :func:`local_file` takes.
         map_location: A device for the tensors; they stay on the CPU for None.
 
     Raises:
-        FileNotFoundError: for no such file.
-        RuntimeError: for one that carries code, is damaged, or no checkpoint.
+        MissingFileError: for no such file.
+        FileError: for one that carries code, is damaged, or not a checkpoint, or cannot
+            be fetched.
     """
-    content = read_checkpoint(os.path.expanduser(filename))
+    content = read_checkpoint(local_file(filename))
     meta = content.get('meta')
     if isinstance(meta, dict) and 'config' in meta:
         # mmengine would run this text as Python on resuming, to compare a number of
@@ -81,15 +80,6 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return apply_to(
         content, lambda x: isinstance(x, Tensor), lambda x: x.to(map_location)
     )
-
-
-def load_from_address(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Fetch what an address or a name of a model names, and read it.
-
-    Raises:
-        FileError: as :func:`local_file` and :func:`load_from_local`.
-    """
-    return load_from_local(local_file(filename), map_location)
 
 
 def local_file(filename: str) -> str:
@@ -229,30 +219,22 @@ def load_pretrained(
     other_names = not set(own) & wanted
     for target in _TARGETS:
         try:
-            found, summary = _converted(weights, target, place)
-            return load(found, f'{origin}, converted,'), summary
+            done = convert_weights(weights, 'auto', target)
+            part = f'{place.rpartition(".")[2]}.' if place else ''
+            start = part if target == 'mmpretrain' else ''
+            size = len(start)
+            found = {
+                k[size:]: v for k, v in done.weights.items() if k.startswith(start)
+            }
+            if not found:
+                raise UserError(f'nothing in it belongs to {place}')
+            return load(found, f'{origin}, converted,'), done.summary()
         except FileError as error:
             problem, other_names = error if other_names else problem, False
         except ValueError as error:
             if other_names and target == _TARGETS[0]:
                 problem = FileError(f'{problem}, and it cannot be converted: {error}')
     raise problem
-
-
-def _converted(
-    weights: Mapping[str, Tensor], target: str, place: str
-) -> tuple[dict[str, Tensor], str]:
-    """Weights under the names that the module may have, and how they were made."""
-    done = convert_weights(weights, 'auto', target)
-    start = f'{place.rpartition(".")[2]}.' if place and target == 'mmpretrain' else ''
-    found = {
-        name.removeprefix(start): value
-        for name, value in done.weights.items()
-        if name.startswith(start)
-    }
-    if not found:
-        raise UserError(f'nothing in it belongs to {place}')
-    return found, done.summary()
 
 
 def _likely_cause(
@@ -269,21 +251,15 @@ def _likely_cause(
             'Pre-training had absolute positions: use the config vit-*, whose '
             "backbone is mmpretrain's VisionTransformer"
         )
+    scale = 'set model.backbone.layer_scale_init_value'
     if missing and all('gamma' in name for name in missing):
-        return (
-            'Pre-training had no LayerScale: set '
-            'model.backbone.layer_scale_init_value=0'
-        )
+        return f'Pre-training had no LayerScale: {scale}=0'
     if unexpected and all('gamma' in name for name in unexpected):
-        return (
-            'Pre-training had LayerScale: set model.backbone.layer_scale_init_value '
-            'to its value, 0.1 for MEDiC'
-        )
-    below = Counter(
-        name.partition('.')[0] for name in given if name.partition('.')[2] in wanted
-    )
+        return f'Pre-training had LayerScale: {scale} to its value, 0.1 for MEDiC'
+    parts = [name.partition('.') for name in given]
+    below = [start for start, _, rest in parts if rest in wanted]
     if below and missing:
-        return f'The names of the file begin with {next(iter(below))}.: set prefix'
+        return f'The names of the file begin with {below[0]}.: set prefix'
     if any(name.startswith(('layers.', 'blocks.')) for name in unexpected):
         return 'It is of another architecture, or in another layout of names'
     return ''

@@ -25,7 +25,6 @@ _TEACHERS = ('teacher.', 'target_generator.')
 # Released MEDiC and MaskDistill (aicip/MEDiC, drkostas/MaskDistill-PyTorch).
 _STUDENT = 'student.'
 _RELEASED = re.compile(r'blocks\.\d+\.(gamma_[12]|attn\.[qv]_bias)')
-_TO_TIMM = {'gamma_1': 'ls1.gamma', 'gamma_2': 'ls2.gamma'}
 
 # transformers' ViT and ViTMAE, with 'vit.' below a head: the files of all versions (in
 # 5 the decoder's blocks got another name), and the names of the networks of version 5
@@ -110,25 +109,22 @@ def _from_released(weights: _Weights) -> tuple[_Weights, str, dict[str, str]]:
     """Into timm's names, or those of mmpretrain's BEiT if positions are relative."""
     left_out = {}
     if any(name.startswith(_STUDENT) for name in weights):
-        left_out = {
-            name: 'not part of the student'
-            for name in weights
-            if not name.startswith(_STUDENT)
-        }
+        others = [name for name in weights if not name.startswith(_STUDENT)]
+        left_out = dict.fromkeys(others, 'not part of the student')
         weights = {
             name.removeprefix(_STUDENT): value
             for name, value in weights.items()
-            if name.startswith(_STUDENT)
+            if name not in left_out
         }
     if any('relative_position_bias_table' in name for name in weights):
-        return _to_beit(weights), 'mmpretrain', left_out
+        found = [(name, _name_in_beit(name), value) for name, value in weights.items()]
+        return renamed_once(found), 'mmpretrain', left_out
     if weights.pop('mask_token', None) is not None:
         left_out['mask_token'] = 'mask token of pre-training'
-    found = []
-    for name, value in _join_biases(weights).items():
-        start, _, last = name.rpartition('.')
-        new = f'{start}.{_TO_TIMM[last]}' if last in _TO_TIMM else name
-        found.append((name, new, value))
+    found = [
+        (name, re.sub(r'\.gamma_([12])$', r'.ls\1.gamma', name), value)
+        for name, value in _join_biases(weights).items()
+    ]
     return renamed_once(found), 'timm', left_out
 
 
@@ -148,15 +144,12 @@ def _join_biases(weights: _Weights) -> _Weights:
     return renamed_once(found)
 
 
-def _to_beit(weights: _Weights) -> _Weights:
-    """mmpretrain's BEiT keeps these names, below ``backbone.``, but for the blocks."""
-    found = []
-    for name, value in weights.items():
-        new = translate(name, 'timm', 'mmpretrain')
-        if not new:
-            new = 'backbone.' + re.sub(r'^blocks\.', 'layers.', name)
-        found.append((name, name if name.startswith('head.') else new, value))
-    return renamed_once(found)
+def _name_in_beit(name: str) -> str:
+    """mmpretrain's BEiT keeps the names, below ``backbone.``, but for the blocks."""
+    if name.startswith('head.'):
+        return name
+    below = re.sub(r'^blocks\.', 'layers.', name)
+    return translate(name, 'timm', 'mmpretrain') or f'backbone.{below}'
 
 
 def _from_hugging_face(weights: _Weights) -> tuple[_Weights, str, dict[str, str]]:
@@ -165,9 +158,9 @@ def _from_hugging_face(weights: _Weights) -> tuple[_Weights, str, dict[str, str]
     found: list[tuple[str, str, Tensor]] = []
     for name, value in weights.items():
         short = name.removeprefix('vit.')
-        outside = [k for k in _HUGGING_FACE_OUTSIDE if short.startswith(k)]
+        outside = next(filter(short.startswith, _HUGGING_FACE_OUTSIDE), None)
         if outside:
-            left_out[name] = _HUGGING_FACE_OUTSIDE[outside[0]]
+            left_out[name] = _HUGGING_FACE_OUTSIDE[outside]
             continue
         new = _rename_start(short, _HUGGING_FACE_NAMES)
         block = re.match(r'(?:decoder_)?blocks\.\d+\.', new)
@@ -188,34 +181,21 @@ def _from_hugging_face(weights: _Weights) -> tuple[_Weights, str, dict[str, str]
 
 
 def _stacked(names: Sequence[str], weights: Mapping[str, Tensor]) -> Tensor:
-    """Queries, keys and values in one tensor, where all are there and alike.
-
-    Args:
-        names: Theirs.
-        weights: The checkpoint.
-
-    Raises:
-        FileError: for one that is missing, of another shape or type, or not a tensor of
-            numbers.
-    """
+    """Queries, keys and values in one tensor, where all are there and alike."""
     missing = [name for name in names if name not in weights]
     if missing:
         given = next(name for name in names if name in weights)
-        raise FileError(f'{given} has no {listed(missing)} beside it')
+        raise FileError(f'{given} has no {listed(missing)} next to it')
     parts = {name: weights[name] for name in names}
     require_numbers({k: v for k, v in parts.items() if not v.is_meta}, 'the checkpoint')
-    kinds = {(tuple(value.shape), value.dtype) for value in parts.values()}
-    if len(kinds) > 1:
+    if len({(tuple(value.shape), value.dtype) for value in parts.values()}) > 1:
         shapes = [f'{name} {tuple(value.shape)}' for name, value in parts.items()]
         raise FileError(f'{listed(shapes)} are not of one shape and type')
     return torch.cat(list(parts.values()))
 
 
 def renamed_once(found: Iterable[tuple[str, str, Tensor]]) -> _Weights:
-    """Weights under new names.
-
-    Args:
-        found: Old name, new name, and value.
+    """Weights under new names, from old name, new name and value of each.
 
     Raises:
         FileError: where two of them get the same name.
@@ -234,10 +214,7 @@ def below_backbone(weights: _Weights) -> _Weights:
     if any(name.startswith('backbone.') for name in weights):
         return weights
     below = {f'backbone.{name}': value for name, value in weights.items()}
-    fits = any(
-        translate(name, 'mmpretrain', 'mmpretrain') is not None for name in below
-    )
-    return below if fits else weights
+    return below if any(map(_of_mmpretrain, below)) else weights
 
 
 def _is_bare_mmpretrain(weights: Mapping[str, Tensor]) -> bool:
@@ -245,15 +222,14 @@ def _is_bare_mmpretrain(weights: Mapping[str, Tensor]) -> bool:
 
     Most of its names are mmseg's too; LayerScale and some norms are not.
     """
-    own = [
-        name
-        for name in weights
-        if translate(name, 'mmseg', 'mmseg') is None and 'relative_position' not in name
-    ]
-    return bool(own) and all(
-        translate(f'backbone.{name}', 'mmpretrain', 'mmpretrain') is not None
+    return all(_of_mmpretrain(f'backbone.{name}') for name in weights) and any(
+        translate(name, 'mmseg', 'mmseg') is None and 'relative_position' not in name
         for name in weights
     )
+
+
+def _of_mmpretrain(name: str) -> bool:
+    return translate(name, 'mmpretrain', 'mmpretrain') is not None
 
 
 def _rename_start(name: str, table: tuple[tuple[str, str], ...]) -> str:

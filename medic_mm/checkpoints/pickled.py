@@ -150,9 +150,6 @@ def read_torchscript(path: Path) -> TorchScript:
     ``torch.jit.load`` compiles what the archive carries and runs its ``__setstate__``
     methods. Here only its list of modules is read, with stand-ins for their classes.
 
-    Args:
-        path: The archive, whose checksums were compared.
-
     Raises:
         FileError: for an archive that is damaged, or holds more than modules, tensors
             and plain values.

@@ -24,7 +24,7 @@ from medic_mm.checkpoints.pickled import (
     read_torchscript,
 )
 from medic_mm.errors import FileError, MissingFileError
-from medic_mm.helpers import listed
+from medic_mm.helpers import first_line, listed
 
 #: Keys under which checkpoints of the field keep their weights, most specific first.
 WEIGHT_KEYS = ('state_dict', 'model', 'module')
@@ -198,7 +198,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # SafetensorError, KeyError for a dtype
-        raise _not_safetensors(path, _first_line(error)) from error
+        raise _not_safetensors(path, first_line(error)) from error
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -237,12 +237,8 @@ def _read_torch(path: Path, mmap: bool) -> dict[str, Any]:
             path.open('rb') as file,  # by a path, torch goes by its ending
         ):
             warnings.simplefilter('ignore')  # of torch, about the file's age
-            content = torch.load(
-                path if mmap else file,
-                map_location='cpu',
-                weights_only=True,
-                mmap=mmap,
-            )
+            source = path if mmap else file
+            content = torch.load(source, 'cpu', weights_only=True, mmap=mmap)
     except MemoryError:
         raise
     except Exception as error:
@@ -282,9 +278,5 @@ def _explain(path: Path, error: Exception) -> str:
         )
     # torch's first lines advise to load the file unsafely
     detail = re.search(r'WeightsUnpickler error:\s*(.+)', text)
-    reason = _first_line(detail[1] if detail else error)
+    reason = first_line(detail[1] if detail else error)
     return f'is incomplete or not a checkpoint ({reason})'
-
-
-def _first_line(error: Exception | str) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

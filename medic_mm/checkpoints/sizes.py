@@ -40,12 +40,7 @@ _HOW = (
 
 
 def recorded_grid(path: str | os.PathLike, content: Mapping[str, Any]) -> Grid | None:
-    """The grid that a file names: its description, its config, or one in its folder.
-
-    Args:
-        path: A checkpoint.
-        content: What :func:`~medic_mm.checkpoints.read_checkpoint` made of it.
-    """
+    """The grid that a file names: its description, its config, or one in its folder."""
     known = read_description(path) or describe_run(content)
     if found := re.fullmatch(r'(\d+)x(\d+)', known.get(GRID_KEY, '')):
         return int(found[1]), int(found[2])
@@ -77,12 +72,12 @@ def find_grid(
     given: Sequence[int] | None = None,
     recorded: Grid | None = None,
 ) -> tuple[Grid, str]:
-    """Rows and columns of ``count`` patches.
+    """Rows and columns of ``count`` patches (without class tokens).
 
     Args:
-        count: Patches, without class tokens.
-        name: Of the position embeddings, for the sentence.
-        origin: The file, for the sentence.
+        count: Patches of the position embeddings.
+        name: Of these, for the sentence, as is ``origin``, the file.
+        origin: See ``name``.
         given: What the user says.
         recorded: What the file says; not believed where the number differs, as after a
             resize by other tools.
@@ -95,7 +90,11 @@ def find_grid(
         FileError: where nobody says and the number is not a square.
     """
     if given is not None:
-        check_grid(given)
+        if len(given) != 2 or not all(type(side) is int and side > 0 for side in given):
+            raise UserError(
+                f'source_grid={tuple(given)} is not a grid: give rows and columns, as '
+                'in source_grid=(14, 14)'
+            )
         if math.prod(given) != count:
             raise UserError(
                 f'source_grid={tuple(given)} has {math.prod(given)} patches, but '
@@ -116,16 +115,6 @@ def find_grid(
     )
 
 
-def check_grid(grid: Sequence[int]) -> None:
-    """Refuse a ``source_grid`` that is not two whole numbers from 1 on."""
-    whole = [type(side) is int and side > 0 for side in grid]
-    if len(whole) != 2 or not all(whole):
-        raise UserError(
-            f'source_grid={tuple(grid)} is not a grid: give rows and columns, as in '
-            'source_grid=(14, 14)'
-        )
-
-
 def fit_positions(
     backbone: nn.Module,
     weights: Mapping[str, Tensor],
@@ -144,7 +133,7 @@ def fit_positions(
         UserError, FileError: as :func:`find_grid`; also where the number is the
             backbone's own and could be either grid.
     """
-    own, value = own_grid(backbone), weights.get(_POSITIONS)
+    own, value = _own_grid(backbone), weights.get(_POSITIONS)
     shape = tuple(getattr(getattr(backbone, _POSITIONS, None), 'shape', ()))
     if own is None or value is None or value.dim() != 3 or len(shape) != 3:
         return dict(weights), []
@@ -154,7 +143,16 @@ def fit_positions(
         return dict(weights), []  # the backbone drops the class token's
     known = given is not None or (recorded is not None and math.prod(recorded) == count)
     if not known and count == math.prod(own) and own[0] != own[1]:
-        return dict(weights), [_as_the_backbone(own, count, origin)]
+        there = f'{_POSITIONS} of {origin} has {count} patches'
+        if math.isqrt(count) ** 2 == count:
+            raise FileError(
+                f'{there}, which may be {grid_text(own)} as in the backbone, or a '
+                f'square: {_HOW}'
+            )
+        return dict(weights), [
+            f'{there}: read as {grid_text(own)} as in the backbone, which is assumed, '
+            'since the file does not say it'
+        ]
     grid, note = find_grid(count, _POSITIONS, origin, given, recorded)
     fitted = dict(weights)
     # a square of another size is the backbone's own work
@@ -163,7 +161,7 @@ def fit_positions(
     return fitted, [note] if note else []
 
 
-def own_grid(backbone: nn.Module) -> Grid | None:
+def _own_grid(backbone: nn.Module) -> Grid | None:
     """Rows and columns of patches that a backbone's own position embeddings have."""
     embed = getattr(backbone, 'patch_embed', None)
     for name in ('init_out_size', 'grid_size'):  # OpenMMLab, timm
@@ -274,19 +272,6 @@ def positions_in(weights: Mapping[str, Tensor]) -> str | None:
     return _find(weights, _POSITIONS)
 
 
-def _as_the_backbone(own: Grid, count: int, origin: str) -> str:
-    """A note, where as many patches cannot be another grid's as well."""
-    if math.isqrt(count) ** 2 == count:
-        raise FileError(
-            f'{_POSITIONS} of {origin} has {count} patches, which may be '
-            f'{grid_text(own)} as in the backbone, or a square: {_HOW}'
-        )
-    return (
-        f'{_POSITIONS} of {origin} has {count} patches: read as {grid_text(own)} as in '
-        'the backbone, which is assumed, since the file does not say it'
-    )
-
-
 def _find(weights: Mapping[str, Tensor], *names: str) -> str | None:
     """The first of these names that is there, also below ``backbone.``."""
     known = (*names, *map('backbone.{}'.format, names))
@@ -294,16 +279,13 @@ def _find(weights: Mapping[str, Tensor], *names: str) -> str | None:
 
 
 def _divided(image: Any, patch: Any) -> Grid | None:
+    """Patches a side, where both sizes are whole numbers, one or two."""
     sides = [(v, v) if isinstance(v, int) else v for v in (image, patch)]
-    if not all(
-        isinstance(v, (list, tuple)) and len(v) == 2 and all(type(n) is int for n in v)
-        for v in sides
-    ):
-        return None
+    for pair in sides:
+        if not isinstance(pair, (list, tuple)) or [type(n) for n in pair] != [int, int]:
+            return None
     (height, width), (rows, columns) = sides
-    if rows < 1 or columns < 1:
-        return None
-    return height // rows, width // columns
+    return None if rows < 1 or columns < 1 else (height // rows, width // columns)
 
 
 def _grid_beside(path: Path) -> Grid | None:

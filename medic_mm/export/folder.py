@@ -15,6 +15,7 @@ from torch import Tensor
 from medic_mm.checkpoints.saving import save_weights
 from medic_mm.errors import UserError
 from medic_mm.export.preprocessing import Preprocessing
+from medic_mm.helpers import first_line
 from medic_mm.models.vit.architecture import Architecture
 from medic_mm.version import __version__
 
@@ -58,15 +59,7 @@ def write_folder(
     preprocessing: Preprocessing,
     card: str,
 ) -> None:
-    """Write the files of :data:`FILES`.
-
-    Args:
-        folder: Where to; it exists.
-        weights: Under timm's names.
-        architecture: Of the network.
-        preprocessing: Of its images; kept in ``config.json``, where timm looks for it.
-        card: Text of ``README.md``.
-    """
+    """Write :data:`FILES`: weights under timm's names, timm's config, the model card."""
     config = dict(
         architecture=architecture.name,
         num_classes=0,
@@ -82,10 +75,7 @@ def write_folder(
 
 
 def check_login(repository: str) -> str:
-    """Name of the user who is logged in.
-
-    Args:
-        repository: Id of the repository, ``'name/model'``.
+    """Name of the user who is logged in, to upload to ``'name/model'``.
 
     Raises:
         UserError: for another form of the id, or where nobody is logged in or the Hub
@@ -108,7 +98,7 @@ def check_login(repository: str) -> str:
     # OSError: every error of the Hub's client and of the network below it
     except OSError as error:
         raise UserError(
-            f'the Hugging Face Hub does not let you in ({_first_line(error)})'
+            f'the Hugging Face Hub does not let you in ({first_line(error)})'
         ) from error
 
 
@@ -143,7 +133,7 @@ def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) 
         )
     except OSError as error:
         raise UserError(
-            f'the upload to {repository!r} failed ({_first_line(error)})'
+            f'the upload to {repository!r} failed ({first_line(error)})'
         ) from error
     return f'https://huggingface.co/{repository}'
 
@@ -154,7 +144,3 @@ def _size(number: int) -> str:
             return f'{number:.0f} {unit}' if unit == 'B' else f'{number:.1f} {unit}'
         number /= 1000
     return f'{number:.2f} GB'
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,6 +18,7 @@ from medic_mm.checkpoints.strict import load_strictly, require_numbers
 from medic_mm.errors import FileError, MissingFileError, UserError
 from medic_mm.export.preprocessing import Preprocessing, build_transforms
 from medic_mm.export.source import Source, describe_source, read_source
+from medic_mm.helpers import first_line
 from medic_mm.models.vit.architecture import Architecture
 
 #: What :func:`pooled_tokens` gives.
@@ -92,12 +93,6 @@ def build_vit(
     num_classes: int = 0,
 ) -> VisionTransformer:
     """Build the network of a checkpoint and load the weights, strictly.
-
-    Args:
-        source: The checkpoint.
-        architecture: Of its backbone.
-        preprocessing: Of its images.
-        num_classes: Outputs of a new linear head, which starts at random; 0: no head.
 
     Raises:
         FileError: where weights and config do not fit.
@@ -215,10 +210,8 @@ def _by_timm(name: str, what: str, num_classes: int) -> VisionTransformer:
         raise
     # timm lets the errors of JSON, safetensors, torch and the hub's client through
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FileError(
-            f'{what} cannot be loaded by timm ({type(error).__name__}: {reason})'
-        ) from error
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise FileError(f'{what} cannot be loaded by timm ({reason})') from error
     if not isinstance(model, VisionTransformer):
         raise UserError(f'{what} is a {type(model).__name__}, not a VisionTransformer')
     require_numbers(model.state_dict(), what)

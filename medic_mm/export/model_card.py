@@ -21,6 +21,10 @@ _METHODS = {
     'MAE': 'MAE, masked autoencoding (arXiv 2111.06377)',
 }
 _FEATURES = {'cls': 'class token', 'mean': 'mean patch token'}
+_NO_LICENCE = """## Licence
+
+Not stated. The terms of the teacher and of the data bind the weights too.
+"""
 _TEACHER_SETTINGS = ('model', 'arch', 'block', 'input_size', 'norm', 'input_norm')
 
 
@@ -34,7 +38,7 @@ def write_model_card(
 ) -> str:
     """The text of ``README.md`` for a Hugging Face folder.
 
-    Of files and folders only the names are told, never where they lie. What the config
+    Of files and folders only the names are given, never where they lie. What the config
     does not say is left out.
 
     Args:
@@ -46,47 +50,38 @@ def write_model_card(
         remarks: Sentences about this export.
     """
     name = repository or source.path.resolve().parent.name
-    step = _step(source)
+    notes = ''.join(f'- {note}\n' for note in (*preprocessing.notes, *remarks))
     parts = [
         _front_matter(licence),
-        f'# {name}\n\n{_summary(source, architecture)}\n',
+        f'# {name}\n\n{_summary(source, architecture.arguments)}\n',
         _usage(repository),
-        _table('Network', _network_rows(architecture, preprocessing)),
+        _table('Network', _network_rows(architecture.arguments, preprocessing.data)),
         _table('Pre-training', _training_rows(source)),
-        _measured(read_accuracies(source.path, step)),
-        _licence(licence),
+        _accuracy_table(read_accuracies(source.path, _step(source))),
+        f'## Notes\n\n{notes}' if notes else '',
+        _NO_LICENCE if licence == 'unknown' else '',
+        f'Written by `tools/export_hf.py` of medic_mm {__version__}.\n',
     ]
-    notes = [*preprocessing.notes, *remarks]
-    if notes:
-        parts.insert(
-            -1, '## Notes\n\n' + '\n'.join(f'- {note}' for note in notes) + '\n'
-        )
-    parts.append(f'Written by `tools/export_hf.py` of medic_mm {__version__}.\n')
     return '\n'.join(part for part in parts if part)
 
 
 def _front_matter(licence: str) -> str:
-    return '\n'.join(
-        [
-            '---',
-            'library_name: timm',
-            'pipeline_tag: image-feature-extraction',
-            f'license: {licence}',
-            'tags:',
-            '- timm',
-            '- medic_mm',
-            '- masked-distillation',
-            '- self-supervised',
-            '---',
-            '',
-        ]
-    )
+    return f"""---
+library_name: timm
+pipeline_tag: image-feature-extraction
+license: {licence}
+tags:
+- timm
+- medic_mm
+- masked-distillation
+- self-supervised
+---
+"""
 
 
-def _summary(source: Source, architecture: Architecture) -> str:
+def _summary(source: Source, size: Mapping[str, Any]) -> str:
     kind = _method(source)
     method = _METHODS.get(kind, f'`{kind}`')
-    size = architecture.arguments
     return (
         f'A Vision Transformer ({size["depth"]} blocks, {size["embed_dim"]} wide, '
         f'{_by(size["img_size"])} px in patches of {size["patch_size"]}) pre-trained '
@@ -117,10 +112,7 @@ images of 16 bits, and turned photographs, as training does.
 """
 
 
-def _network_rows(
-    architecture: Architecture, preprocessing: Preprocessing
-) -> dict[str, Any]:
-    size, data = architecture.arguments, preprocessing.data
+def _network_rows(size: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     scale = size['init_values']
     return {
         'heads': size['num_heads'],
@@ -138,6 +130,8 @@ def _training_rows(source: Source) -> dict[str, Any]:
     head = model.get('head') or {}
     optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
     loader = config.get('train_dataloader') or {}
+    dataset = _inner_dataset(loader.get('dataset'))
+    steps = [x for x in dataset.get('pipeline') or [] if isinstance(x, Mapping)]
     weights = head.get('weights') or {}
     return {
         'method': _method(source),
@@ -149,8 +143,8 @@ def _training_rows(source: Source) -> dict[str, Any]:
             if key.endswith('_loss') and isinstance(value, Mapping)
         ),
         'matching of heads': _component(head.get('matching') or {}),
-        'data': _data(loader.get('dataset')),
-        'training pipeline': ', '.join(map(_component, _pipeline(loader))),
+        'data': _data(dataset),
+        'training pipeline': ', '.join(map(_component, steps)),
         'length': _length(source),
         'batch size per process': loader.get('batch_size'),
         'optimizer': _component(optimizer) if optimizer else '',
@@ -179,10 +173,8 @@ def _teacher(settings: Mapping[str, Any] | None) -> str:
     return _component({'type': settings.get('type'), **kept})
 
 
-def _data(dataset: Any) -> str:
-    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    if not isinstance(dataset, Mapping):
+def _data(dataset: Mapping[str, Any]) -> str:
+    if not dataset:
         return ''
     shown = {key: dataset[key] for key in ('split', 'length') if key in dataset}
     for key in ('data_root', 'data_prefix', 'ann_file'):
@@ -191,12 +183,11 @@ def _data(dataset: Any) -> str:
     return _component({'type': dataset.get('type'), **shown})
 
 
-def _pipeline(loader: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    dataset = loader.get('dataset')
+def _inner_dataset(dataset: Any) -> Mapping[str, Any]:
+    """The data set inside of wrappers; empty where there is none."""
     while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
         dataset = dataset['dataset']
-    steps = dataset.get('pipeline') if isinstance(dataset, Mapping) else None
-    return [step for step in steps or [] if isinstance(step, Mapping)]
+    return dataset if isinstance(dataset, Mapping) else {}
 
 
 def _length(source: Source) -> str:
@@ -217,9 +208,9 @@ def _step(source: Source) -> int | None:
     return source.meta.get('epoch')
 
 
-def _measured(accuracies: Sequence[Accuracy]) -> str:
+def _accuracy_table(accuracies: Sequence[Accuracy]) -> str:
     if not accuracies:
-        return '## Measured\n\nNo numbers were found beside the checkpoint.\n'
+        return '## Measured\n\nNo numbers were found next to the checkpoint.\n'
     lines = [
         '## Measured',
         '',
@@ -235,21 +226,14 @@ def _measured(accuracies: Sequence[Accuracy]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _licence(licence: str) -> str:
-    if licence != 'unknown':
-        return ''
-    return (
-        '## Licence\n\nNot stated. The terms of the teacher and of the data bind the '
-        'weights too.\n'
-    )
-
-
 def _table(title: str, rows: Mapping[str, Any]) -> str:
     shown = [(key, value) for key, value in rows.items() if value not in (None, '')]
     if not shown:
         return ''
     lines = [f'## {title}', '', '| | |', '|---|---|']
-    lines += [f'| {key} | {_cell(value)} |' for key, value in shown]
+    for key, value in shown:
+        cell = str(value).replace('|', '\\|').replace('\n', ' ')
+        lines.append(f'| {key} | {cell} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -270,10 +254,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return '/' not in value and '\\' not in value  # no path of the machine
     return isinstance(value, (bool, int, float))
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace('|', '\\|').replace('\n', ' ')
 
 
 def _by(size: Sequence[int]) -> str:

@@ -74,9 +74,9 @@ def read_source(
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     weights = _backbone_weights(path, find_weights(path, content))
-    # tools/convert.py keeps the config there
-    described = read_description(path)
-    meta = {**_numbers(described), **meta}
+    described = read_description(path)  # tools/convert.py keeps the config there
+    keys = [key for key in ('epoch', 'iter') if described.get(key, '').isdigit()]
+    meta = {**{key: int(described[key]) for key in keys}, **meta}
     settings = _settings(path, meta.get('cfg', described.get('config')), config)
     model = settings.get('model')
     if not isinstance(model, dict) or not isinstance(model.get('backbone'), dict):
@@ -85,9 +85,8 @@ def read_source(
             'pre-training'
         )
     _require_grid(path, model['backbone'], weights, recorded_grid(path, content))
-    return Source(
-        path, settings, weights, {k: v for k, v in meta.items() if k != 'cfg'}
-    )
+    meta.pop('cfg', None)
+    return Source(path, settings, weights, meta)
 
 
 def describe_source(source: Source) -> tuple[Architecture, Preprocessing]:
@@ -130,11 +129,6 @@ def _require_grid(
             f'patch_size of the config ask for {grid_text(wanted)}: give the config of '
             'its own pre-training'
         )
-
-
-def _numbers(described: Mapping[str, str]) -> dict[str, int]:
-    keys = [key for key in ('epoch', 'iter') if described.get(key, '').isdigit()]
-    return {key: int(described[key]) for key in keys}
 
 
 def _settings(

@@ -163,7 +163,7 @@ def test_parts_of_hugging_face_that_do_not_belong_together(style: str) -> None:
     word = 'k_proj' if style == 'network' else 'attention.key'
     name = next(name for name in found if f'2.attention.{word}.weight' in name)
     for value, words in (
-        (None, f'has no {name} beside it'),
+        (None, f'has no {name} next to it'),
         (found[name][:-1], 'are not of one shape and type'),
         (found[name].double(), 'are not of one shape and type'),
         (found[name].long(), 'torch.int64 in place of floating-point numbers'),
