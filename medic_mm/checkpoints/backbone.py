@@ -254,7 +254,7 @@ def _window(
         if side * side != cells or side % 2 == 0:
             raise FileError(
                 f'{name} has {len(table)} rows, which is not a square window, and the '
-                f'file has no {_INDEX} beside it: give a checkpoint that has both'
+                f'file has no {_INDEX} next to it: give a checkpoint that has both'
             )
         return ((side + 1) // 2,) * 2, ' (a square, by the number of rows)'
     patches = len(index) - 1
@@ -272,5 +272,5 @@ def _window(
             return (height, width), ''
     raise FileError(
         f'{name} has {len(table)} rows, which do not fit the {patches} patches of the '
-        f'{_INDEX} beside it'
+        f'{_INDEX} next to it'
     )

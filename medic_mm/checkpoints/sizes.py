@@ -51,7 +51,7 @@ def recorded_grid(path: str | os.PathLike, content: Mapping[str, Any]) -> Grid |
     backbone = model.get('backbone') if isinstance(model, dict) else None
     if isinstance(backbone, dict):
         return config_grid(backbone)
-    return _grid_beside(Path(path))
+    return _grid_of_folder(Path(path))
 
 
 def config_grid(backbone: Mapping[str, Any]) -> Grid | None:
@@ -288,7 +288,7 @@ def _divided(image: Any, patch: Any) -> Grid | None:
     return None if rows < 1 or columns < 1 else (height // rows, width // columns)
 
 
-def _grid_beside(path: Path) -> Grid | None:
+def _grid_of_folder(path: Path) -> Grid | None:
     """From ``config.json`` in the folder of an export, by Hugging Face or by timm."""
     file = path.with_name('config.json')
     if path.stem not in ('model', 'pytorch_model') or not file.is_file():

@@ -31,6 +31,16 @@ class LoadReport:
     unexpected: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    def differences(self) -> str:
+        """What is new in the network and left in the file, and notes, for a log."""
+        return '; '.join(
+            (
+                f'new in the network: {listed(self.missing)}',
+                f'left in the file: {listed(self.unexpected)}',
+                *self.notes,
+            )
+        )
+
 
 def load_strictly(
     model: nn.Module,

@@ -59,7 +59,7 @@ def write_folder(
     preprocessing: Preprocessing,
     card: str,
 ) -> None:
-    """Write :data:`FILES`: weights under timm's names, timm's config, the model card."""
+    """Write :data:`FILES`: weights under timm's names, timm's config, model card."""
     config = dict(
         architecture=architecture.name,
         num_classes=0,

@@ -15,17 +15,11 @@ from torch import Tensor, nn
 from medic_mm.checkpoints.saving import write_whole
 from medic_mm.errors import UserError
 
-INPUT = 'images'
-OUTPUTS = ('class_token', 'patch_tokens')
 _FILE_LIMIT = 2_000_000_000  # bytes: protobuf's limit for a file that holds its weights
 
 
-class TokenOutputs(nn.Module):
-    """Class token ``(B, D)`` and patch tokens ``(B, L, D)`` after the final norm.
-
-    Args:
-        vit: The network.
-    """
+class _TokenOutputs(nn.Module):
+    """Class token ``(B, D)`` and patch tokens ``(B, L, D)`` after the final norm."""
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
@@ -61,16 +55,14 @@ def write_onnx(vit: VisionTransformer, path: Path) -> None:
             f'the weights take {size / 1e9:.1f} GB and one ONNX file holds at most '
             f'{_FILE_LIMIT / 1e9:.0f} GB: export a Hugging Face folder instead'
         )
-    images = example_images(vit, 2)
-    batch = torch.export.Dim('batch')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the exporter, about itself
         program = torch.onnx.export(
-            TokenOutputs(vit).eval(),
-            (images,),
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=dict(images={0: batch}),
+            _TokenOutputs(vit).eval(),
+            (_example_images(vit, 2),),
+            input_names=['images'],
+            output_names=['class_token', 'patch_tokens'],
+            dynamic_shapes=dict(images={0: torch.export.Dim('batch')}),
             dynamo=True,
             verbose=False,
         )
@@ -95,15 +87,15 @@ def measure_difference(vit: VisionTransformer, path: Path) -> tuple[float, str]:
     run, who = _runner(path)
     largest = 0.0
     for size in (1, 3):
-        images = example_images(vit, size)
-        for ours, theirs in zip(TokenOutputs(vit)(images), run(images), strict=True):
+        images = _example_images(vit, size)
+        for ours, theirs in zip(_TokenOutputs(vit)(images), run(images), strict=True):
             difference = (ours - torch.from_numpy(theirs)).abs().max().item()
             # not max(): it would pass over NaN
             largest = largest if difference <= largest else difference
     return largest, who
 
 
-def example_images(vit: VisionTransformer, size: int) -> Tensor:
+def _example_images(vit: VisionTransformer, size: int) -> Tensor:
     """Random normalised images ``(size, 3, H, W)``, always the same."""
     shape = vit.pretrained_cfg['input_size']
     return torch.randn(size, *shape, generator=torch.Generator().manual_seed(size))
@@ -115,12 +107,10 @@ def _runner(path: Path) -> tuple[Any, str]:
     except ImportError:
         evaluator = import_module('onnx.reference').ReferenceEvaluator(str(path))
         return (
-            lambda images: evaluator.run(None, {INPUT: images.numpy()}),
+            lambda images: evaluator.run(None, {'images': images.numpy()}),
             "onnx's reference evaluator",
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=['CPUExecutionProvider']
-    )
-    return lambda images: session.run(None, {INPUT: images.numpy()}), 'onnxruntime'
+    session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+    return lambda images: session.run(None, {'images': images.numpy()}), 'onnxruntime'

@@ -13,7 +13,9 @@ from medic_mm.helpers import type_name
 
 __all__ = ['Preprocessing', 'build_transforms', 'describe_preprocessing', 'to_rgb']
 
-_LOADING = ('LoadImageFromFile', 'LoadReadableImage')
+# steps that change no pixel
+_NOT_PIXELS = ('LoadImageFromFile', 'LoadReadableImage', 'PackInputs', 'Collect')
+_KNOWN = (['Resize'], ['Resize', 'CenterCrop'], ['ResizeEdge', 'CenterCrop'])
 _LOADERS = ('knn_test_dataloader', 'test_dataloader', 'val_dataloader')
 
 
@@ -62,13 +64,12 @@ def describe_preprocessing(
         UserError: for images that the config feeds as BGR, or other statistics than
             three means and three standard deviations.
     """
-    steps = [step for step in _evaluation_pipeline(config) if isinstance(step, Mapping)]
-    kept = [
+    steps = [
         step
-        for step in steps
-        if type_name(step) not in (*_LOADING, 'PackInputs', 'Collect')
+        for step in _evaluation_pipeline(config)
+        if isinstance(step, Mapping) and type_name(step) not in _NOT_PIXELS
     ]
-    data, notes = _resizing(kept, image_size)
+    data, notes = _resizing(steps, image_size)
     data.update(input_size=[3, *image_size], **_statistics(config))
     return Preprocessing(data, tuple(notes))
 
@@ -114,11 +115,7 @@ def _resizing(
     fallback = dict(crop_mode='center', crop_pct=1.0, interpolation='bicubic')
     if not steps:
         return fallback, []
-    known = names in (
-        ['Resize'],
-        ['Resize', 'CenterCrop'],
-        ['ResizeEdge', 'CenterCrop'],
-    )
+    known = names in _KNOWN
     first, last = steps[0], steps[-1]
     crop = _pair(last.get('crop_size')) if names[-1] == 'CenterCrop' else None
     target = crop or (_pair(first.get('scale')) if known else None)
@@ -175,17 +172,14 @@ def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]]:
         raise UserError(
             f'data_preprocessor.mean={mean}, std={std}: export takes three of each'
         )
-    rgb = ('to_rgb', 'bgr_to_rgb', 'rgb_inputs')
-    if not any(preprocessor.get(name) for name in rgb):
+    if not any(map(preprocessor.get, ('to_rgb', 'bgr_to_rgb', 'rgb_inputs'))):
         raise UserError(
             'data_preprocessor.to_rgb is not set, so the network was trained on BGR '
             'images, which timm has no setting for: export takes to_rgb=True'
         )
     # to 12 digits: 123.675 / 255 is meant to be 0.485
-    return dict(
-        mean=[round(value / 255, 12) for value in mean],
-        std=[round(value / 255, 12) for value in std],
-    )
+    mean, std = ([round(value / 255, 12) for value in x] for x in (mean, std))
+    return dict(mean=mean, std=std)
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

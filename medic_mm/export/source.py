@@ -33,7 +33,7 @@ class Source:
         path: The checkpoint.
         config: Settings of its run, as plain containers.
         weights: The backbone's weights in the layout ``'mmpretrain'``, with prefix.
-        meta: What MMEngine noted in the checkpoint: epoch, iteration, versions.
+        meta: What mmengine noted in the checkpoint: epoch, iteration, versions.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def read_source(
     """Read a checkpoint and the config of its run.
 
     Args:
-        path: A checkpoint of MMEngine, a file of ``tools/convert.py`` in the layout
+        path: A checkpoint of mmengine, a file of ``tools/convert.py`` in the layout
             ``mmpretrain``, or another file with weights below ``backbone.``; pickled
             code in it is refused.
         config: A config file, or a config. Default: the one in the checkpoint, which is

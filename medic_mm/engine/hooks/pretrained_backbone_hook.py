@@ -1,4 +1,4 @@
-"""Strict loading of a pre-trained backbone, in any host."""
+"""Strict loading of a pre-trained backbone, in any config of OpenMMLab."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from medic_mm.checkpoints.openmmlab import load_pretrained, take_pretrained
 from medic_mm.checkpoints.strict import LoadReport
 from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError
-from medic_mm.helpers import listed, unwrapped
+from medic_mm.helpers import unwrapped
 from medic_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class PretrainedBackboneHook(Hook):
-    """Loads ``model.backbone.init_cfg`` in place of the host, strictly.
+    """Loads ``model.backbone.init_cfg`` in place of OpenMMLab, strictly.
 
-    The hosts only warn of weights that are missing, so that a wrong prefix, a backbone
+    OpenMMLab only warns of weights that are missing, so that a wrong prefix, a backbone
     that ignores the prefix, or a missing LayerScale trains from random weights in
     silence. This hook takes the ``Pretrained`` step out of the backbone's ``init_cfg``
-    before the host comes to it, reads the file itself (tensors only) once all other
+    before OpenMMLab comes to it, reads the file itself (tensors only) once all other
     weights are drawn, reports what was loaded, and refuses every gap that is not named
     here. A file in the names of another code base (timm, the official MAE, Hugging
     Face's ViTMAE, the released MEDiC, a tower of open_clip) is converted, and the log
     says so. :class:`StrictWeightsHook` does the same for other parts of the model.
 
     Works in any config with ``model.backbone``: classifiers of mmpretrain, segmentors
-    of mmseg, with the hosts' own ``tools/train.py`` as well. Weights that come from
+    of mmseg, also with OpenMMLab's own ``tools/train.py``. Weights that come from
     ``load_from`` or from a resumed run are left alone.
 
     Args:
@@ -67,7 +67,7 @@ class PretrainedBackboneHook(Hook):
         self._replaced = False
 
     def before_run(self, runner: Runner) -> None:
-        """Take the file away from the host, which loads without checking."""
+        """Take the file away from OpenMMLab, which loads without checking."""
         preprocessor = getattr(unwrapped(runner.model), 'data_preprocessor', None)
         if preprocessor is not None:
             require_rgb(preprocessor, rgb_inputs=self.rgb_inputs or None)
@@ -98,11 +98,7 @@ class PretrainedBackboneHook(Hook):
                 'trains from random weights'
             )
         report, converted = load_pretrained(
-            _backbone(runner),
-            str(path),
-            prefix,
-            new=self.new,
-            left=self.left,
+            _backbone(runner), str(path), prefix, new=self.new, left=self.left
         )
         self.report = report
         if converted:
@@ -110,9 +106,7 @@ class PretrainedBackboneHook(Hook):
         total = len(report.loaded) + len(report.missing)
         runner.logger.info(
             f'Backbone from {path}: {len(report.loaded)} of {total} weights loaded; '
-            f'new in the network: {listed(report.missing)}; '
-            f'left in the file: {listed(report.unexpected)}'
-            f'{"".join(f"; {note}" for note in report.notes)}.'
+            f'{report.differences()}.'
         )
 
 

@@ -56,7 +56,7 @@ class StrictWeightsHook(Hook):
             in tests.
     """
 
-    # after PretrainedBackboneHook, before the hosts' EMA and our k-NN
+    # after PretrainedBackboneHook, before mmengine's EMA and our k-NN
     priority = 'HIGH'
 
     def __init__(self, partial: Sequence[str] | None = ()) -> None:
@@ -94,9 +94,7 @@ class StrictWeightsHook(Hook):
                 runner.logger.info(f'{path} is converted: {converted}.')
             runner.logger.info(
                 f'{where} from {path}: {len(report.loaded)} weights loaded; '
-                f'new in the network: {listed(report.missing)}; '
-                f'left in the file: {listed(report.unexpected)}'
-                f'{"".join(f"; {note}" for note in report.notes)}.'
+                f'{report.differences()}.'
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -165,7 +163,7 @@ class StrictWeightsHook(Hook):
             )
 
     def _check_average(self, model: nn.Module, average: dict, path: str) -> None:
-        """Weights of the host's EMA hook: the same names below ``module.``."""
+        """Weights of mmengine's EMA hook: the same names below ``module.``."""
         found = {str(k).removeprefix('module.'): v for k, v in average.items()}
         found.pop('steps', None)
         for name in self._unfit(model.state_dict(), found):
@@ -223,33 +221,6 @@ class StrictWeightsHook(Hook):
             return 'name what may differ by --resume-partial NAMES'
         given = ' '.join([*self.partial, *names])
         return f'let these differ by --resume-partial {given}'
-
-    def _unfit(self, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
-        """Weights that may differ, and cannot be loaded."""
-        return [
-            name
-            for name in state
-            if name.startswith(self.partial)
-            and name in own
-            and misfit(state[name], own[name], shapes=True)
-        ]
-
-    def _partial_advice(
-        self, own: Mapping[str, Tensor], state: Mapping[str, Any]
-    ) -> str:
-        names = [
-            name
-            for name in {**own, **state}
-            if name not in own
-            or (name not in state or misfit(state[name], own[name], shapes=True))
-        ]
-        names = [name for name in names if not name.startswith(self.partial)]
-        if len(names) > _MOST:
-            names = sorted({'.'.join(name.split('.')[:2]) for name in names})
-        if not names or len(names) > _MOST:
-            return ', or name what may differ by --resume-partial NAMES'
-        given = ' '.join([*self.partial, *names])
-        return f', or let these differ by --resume-partial {given}'
 
 
 def _fit_positions(
