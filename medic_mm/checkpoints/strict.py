@@ -198,8 +198,8 @@ class _Trial(nn.Module):
         self.model = model
 
     def forward(self, weights: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-        missing = self.model.load_state_dict(weights, strict=False, assign=True)
-        return missing, _tensors(self.model)
+        result = self.model.load_state_dict(weights, strict=False, assign=True)
+        return result, _tensors(self.model)
 
 
 def _try(

@@ -21,6 +21,17 @@ _METHODS = {
     'MAE': 'MAE, masked autoencoding (arXiv 2111.06377)',
 }
 _FEATURES = {'cls': 'class token', 'mean': 'mean patch token'}
+_FRONT_MATTER = """---
+library_name: timm
+pipeline_tag: image-feature-extraction
+license: {}
+tags:
+- timm
+- medic_mm
+- masked-distillation
+- self-supervised
+---
+"""
 _NO_LICENCE = """## Licence
 
 Not stated. The terms of the teacher and of the data bind the weights too.
@@ -52,7 +63,7 @@ def write_model_card(
     name = repository or source.path.resolve().parent.name
     notes = ''.join(f'- {note}\n' for note in (*preprocessing.notes, *remarks))
     parts = [
-        _front_matter(licence),
+        _FRONT_MATTER.format(licence),
         f'# {name}\n\n{_summary(source, architecture.arguments)}\n',
         _usage(repository),
         _table('Network', _network_rows(architecture.arguments, preprocessing.data)),
@@ -63,20 +74,6 @@ def write_model_card(
         f'Written by `tools/export_hf.py` of medic_mm {__version__}.\n',
     ]
     return '\n'.join(part for part in parts if part)
-
-
-def _front_matter(licence: str) -> str:
-    return f"""---
-library_name: timm
-pipeline_tag: image-feature-extraction
-license: {licence}
-tags:
-- timm
-- medic_mm
-- masked-distillation
-- self-supervised
----
-"""
 
 
 def _summary(source: Source, size: Mapping[str, Any]) -> str:
@@ -192,12 +189,9 @@ def _inner_dataset(dataset: Any) -> Mapping[str, Any]:
 
 def _length(source: Source) -> str:
     epoch, iteration = source.meta.get('epoch'), source.meta.get('iter')
-    settings = source.config.get('train_cfg') or {}
-    if epoch is None:
-        return ''
-    total = settings.get('max_epochs')
+    total = (source.config.get('train_cfg') or {}).get('max_epochs')
     of_total = f' of {total}' if total else ''
-    return f'{epoch} epochs{of_total}, {iteration} iterations'
+    return '' if epoch is None else f'{epoch} epochs{of_total}, {iteration} iterations'
 
 
 def _step(source: Source) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 
+from medic_mm.checkpoints.saving import write_json
 from medic_mm.errors import DiskError
 from medic_mm.helpers import listed
 from medic_mm.models.teachers.cache.file import Layout, RowWriter, read_cache
@@ -172,7 +172,7 @@ def _describe_beside(path: Path, layout: Layout, made_from: dict[str, Any]) -> N
         'key': layout.key,
         'made_from': made_from,
     }
-    path.with_suffix('.json').write_text(json.dumps(about, indent=2) + '\n')
+    write_json(path.with_suffix('.json'), about)
 
 
 class Progress:
