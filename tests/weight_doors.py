@@ -32,7 +32,7 @@ from medic_mm.cli.export_hf import export_hf
 from medic_mm.engine.hooks import PretrainedBackboneHook, StrictWeightsHook
 from medic_mm.models.teachers import MAETeacher, OpenCLIPTeacher, TimmTeacher
 from medic_mm.models.teachers.base import FrozenTeacher
-from medic_mm.pictures.commands.whole_model import load_whole
+from medic_mm.pictures.common import load_whole
 from medic_mm.registry import MODELS
 from medic_mm.settings.student import load_student
 

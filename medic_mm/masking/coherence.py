@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medic_mm.errors import UserError
@@ -75,3 +77,39 @@ def _pieces(below: Tensor, right: Tensor, ids: Tensor) -> Tensor:
             other.copy_(torch.minimum(other, lower))
         if torch.equal(before, label):
             return (label == start).flatten(1).sum(1)
+
+
+def follow_clusters(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Give clusters of several maps of one image the same number where they overlap.
+
+    The first map keeps its numbers. In each other map, the clusters take the numbers of
+    the map before it, pair by pair, the largest overlap first; what is left over gets
+    numbers that are not in use. So a part keeps its colour.
+
+    Args:
+        maps: long ``(L,)`` each.
+
+    Returns:
+        The same partitions with other numbers.
+    """
+    followed = [maps[0]]
+    for ids in maps[1:]:
+        followed.append(_renumber(ids, followed[-1]))
+    return followed
+
+
+def _renumber(ids: Tensor, before: Tensor) -> Tensor:
+    overlap = F.one_hot(ids).T @ F.one_hot(before)  # (clusters, clusters before)
+    names: dict[int, int] = {}
+    order = overlap.flatten().argsort(descending=True, stable=True).tolist()
+    for place in order:
+        ours, theirs = divmod(place, overlap.shape[1])
+        if overlap[ours, theirs] == 0:
+            break
+        if ours not in names and theirs not in names.values():
+            names[ours] = theirs
+    free = (n for n in range(2 * len(ids)) if n not in set(names.values()))
+    for ours in ids.unique().tolist():
+        if ours not in names:
+            names[ours] = next(free)
+    return torch.tensor([names[number] for number in ids.tolist()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 
 from medic_mm.errors import UserError
 from medic_mm.helpers import listed
-from medic_mm.pictures.common import Drawn, save_figure
+from medic_mm.pictures import Drawn, register_picture
+from medic_mm.pictures.common import save_figure
 from medic_mm.runs.charts import Chart, draw_charts
 from medic_mm.runs.curves import FEATURES
 from medic_mm.runs.run import Run, read_run
@@ -22,6 +24,20 @@ _USUAL_K = 20
 _METRICS = ('accuracy/top1', 'mIoU')
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of :func:`visualize_curves`."""
+    parser.add_argument(
+        'runs', nargs='+', type=Path, metavar='RUN', help='work folder of a run'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, help='file, or folder for curves.png'
+    )
+    parser.add_argument('--labels', nargs='+', help='a name for each run')
+
+
+@register_picture(
+    'curves', 'losses, k-NN, learning rate and speed of training runs', add_arguments
+)
 def visualize_curves(
     runs: Sequence[str | Path], out: str | Path, labels: Sequence[str] | None = None
 ) -> Drawn:

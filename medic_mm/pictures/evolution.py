@@ -1,48 +1,160 @@
-"""How clusters and evolved masks change over the epochs of a training."""
+"""EM against hierarchical clusters over a training: ``visualize.py evolution``."""
 
 from __future__ import annotations
 
+import json
+from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
+from mmengine.config import Config
 from torch import Generator, Tensor
 
+from medic_mm.errors import UserError
 from medic_mm.masking import (
     cluster_em,
     cluster_hierarchical,
     evolved_alpha,
     evolved_mask,
     evolved_num_clusters,
+    follow_clusters,
     spatial_coherence,
 )
-from medic_mm.pictures.masks import evolved_kinds
+from medic_mm.pictures import Drawn, add_images, add_output, register_picture
+from medic_mm.pictures.common import (
+    add_cells,
+    file_of_image,
+    require_folder,
+    save_figure,
+    write,
+)
+from medic_mm.pictures.inputs import count_masked, read_attention
+from medic_mm.pictures.masks import (
+    add_masking,
+    evolved_kinds,
+    grey_out,
+    show_clusters,
+)
+
+_CELL = 1.55  # inches
+_LEFT = 1.1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of :func:`visualize_evolution`."""
+    parser.add_argument('config', help='config of the pre-training')
+    add_images(parser)
+    parser.add_argument(
+        '--epochs', type=int, help="length of the training; default the config's"
+    )
+    parser.add_argument(
+        '--at', type=int, nargs='+', metavar='EPOCH', help='epochs to show, from 0'
+    )
+    parser.add_argument(
+        '--gamma', type=float, help='of the schedule of alpha; default 0.2'
+    )
+    parser.add_argument(
+        '--clusters',
+        type=int,
+        nargs=2,
+        metavar=('FIRST', 'LAST'),
+        help='in the first epoch and in the last; default 40 10',
+    )
+    add_masking(parser)
+    add_output(parser)
+
+
+@register_picture(
+    'evolution', 'EM against hierarchical clusters over the epochs', add_arguments
+)
+def visualize_evolution(
+    config: Config,
+    images: Sequence[str | Path],
+    out: str | Path,
+    ratio: float | None = None,
+    epochs: int | None = None,
+    at: Sequence[int] | None = None,
+    gamma: float = 0.2,
+    clusters: tuple[int, int] = (40, 10),
+    spatial_bias: float = 1.0,
+    seed: int = 0,
+    limit: int = 8,
+    device: str = 'auto',
+) -> Drawn:
+    """Draw clusters and evolved masks over the epochs, and measure the clusters.
+
+    Writes one picture per image and ``evolution.json`` to ``out``. Arguments are those
+    of :func:`add_arguments`; the attention of the config's teacher is clustered. By
+    default there are as many epochs as the config has, or 300, of which six are shown,
+    more of them early, and the ratio is the config's own, or 0.4.
+
+    Raises:
+        UserError: for images, settings or a config that cannot be used.
+    """
+    folder = require_folder(out)
+    if epochs is None:
+        epochs = (config.get('train_cfg') or {}).get('max_epochs') or 300
+    _require_epochs(epochs, at)
+    found = read_attention(config, images, limit, device)
+    if found.attention is None:
+        reason = ' '.join(found.notes)
+        raise UserError(f"evolution needs a teacher's attention: {reason}")
+    settings = EvolutionSettings(
+        num_masked=count_masked(config, ratio, found.grid),
+        epochs=epochs,
+        at=tuple(at) if at is not None else spread_epochs(epochs),
+        gamma=gamma,
+        first=clusters[0],
+        last=clusters[1],
+        spatial_bias=spatial_bias,
+        seed=seed,
+    )
+    stages = evolve(found.attention, found.grid, settings)
+    files = []
+    for index, path in enumerate(found.paths):
+        figure, shown = Figure(), found.pictures[index]
+        draw_evolution(figure, shown, stages, index, found.grid, settings)
+        files.append(save_figure(figure, file_of_image(folder, index, path)))
+    rows, count = table_of(stages), len(found.paths)
+    record = dict(
+        settings=asdict(settings),
+        grid=found.grid,
+        images=[str(path) for path in found.paths],
+        rows=rows,
+    )
+    file = folder / 'evolution.json'
+    file.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    table = format_table(rows, found.grid[0] * found.grid[1])
+    mean = f'mean of {count} image{"s" * (count > 1)}:\n{table}'
+    return Drawn([*files, file], [*found.notes, mean])
+
+
+def _require_epochs(epochs: int, at: Sequence[int] | None) -> None:
+    if epochs < 1:
+        raise UserError(f'--epochs {epochs}: use 1 or more')
+    for epoch in at or ():
+        if not 0 <= epoch < epochs:
+            raise UserError(
+                f'--at {epoch} is out of range: a training of {epochs} epochs has 0 to '
+                f'{epochs - 1}'
+            )
 
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """What is drawn of a training.
+    """What is drawn of a training."""
 
-    Attributes:
-        num_masked: Hidden patches per image.
-        epochs: Length of the training.
-        at: The epochs shown, from 0.
-        gamma: Of :func:`evolved_alpha`.
-        first: Clusters in the first epoch.
-        last: Clusters in the last epoch.
-        spatial_bias: Weight of the distance in ``'HC + bias'``.
-        seed: Of all draws, the same at each epoch.
-    """
-
-    num_masked: int
+    num_masked: int  # hidden patches per image
     epochs: int = 300
-    at: tuple[int, ...] = (0, 25, 50, 100, 200, 299)
-    gamma: float = 0.2
-    first: int = 40
-    last: int = 10
-    spatial_bias: float = 1.0
-    seed: int = 0
+    at: tuple[int, ...] = (0, 25, 50, 100, 200, 299)  # epochs shown, from 0
+    gamma: float = 0.2  # of evolved_alpha
+    first: int = 40  # clusters in the first epoch
+    last: int = 10  # and in the last
+    spatial_bias: float = 1.0  # weight of the distance in 'HC + bias'
+    seed: int = 0  # of all draws, the same at each epoch
 
 
 @dataclass(frozen=True)
@@ -56,9 +168,8 @@ class Stage:
         alpha: Weight of the clusters by the schedule.
         ids: long ``(B, L)``, the cluster of each patch.
         masks: bool ``(B, L)``, True = hidden, drawn from these clusters.
-        components: ``(B,)``; see :class:`SpatialCoherence`.
-        boundary: ``(B,)``; likewise.
-        largest: ``(B,)``, patches in the largest cluster.
+        measures: ``(B,)`` each: ``components`` and ``boundary`` of
+            :class:`SpatialCoherence`, and ``largest``, patches in the largest cluster.
     """
 
     method: str
@@ -67,9 +178,7 @@ class Stage:
     alpha: float
     ids: Tensor
     masks: Tensor
-    components: Tensor
-    boundary: Tensor
-    largest: Tensor
+    measures: dict[str, Tensor]
 
 
 def spread_epochs(epochs: int) -> tuple[int, ...]:
@@ -87,17 +196,15 @@ def evolve(
     schedule alone does, as here.
 
     Args:
-        attention: ``(B, L, L)``, row = the patch that looks.
-        grid: Rows and columns of patches; L = rows * columns.
-        settings: As named.
+        attention: ``(B, L, L)``, row = the patch that looks; L = rows * columns.
+        grid: Rows and columns of patches.
+        settings: As named; one out of range is a ``UserError``.
 
     Returns:
         All epochs of the first method, then of the next.
-
-    Raises:
-        ValueError: for a setting out of range.
     """
     stages = []
+    seeded = Generator().manual_seed
     for name, kind in evolved_kinds(settings.spatial_bias).items():
         for epoch in settings.at:
             alpha = evolved_alpha(epoch, settings.epochs, settings.gamma)
@@ -105,102 +212,45 @@ def evolve(
                 epoch, settings.epochs, settings.first, settings.last
             )
             # EM's centres are drawn first, so the same seed finds the mask's clusters
-            ids = _cluster(attention, clusters, grid, settings.seed, **kind)
+            bias = kind.get('spatial_bias', 0.0)
+            ids = (
+                cluster_em(attention, clusters, generator=seeded(settings.seed))
+                if kind['method'] == 'em'
+                else cluster_hierarchical(
+                    attention, clusters, spatial_bias=bias, grid=grid
+                )
+            )
             masks = evolved_mask(
-                attention,
-                grid,
-                settings.num_masked,
-                alpha,
-                clusters,
-                generator=Generator().manual_seed(settings.seed),
+                *(attention, grid, settings.num_masked, alpha, clusters),
+                generator=seeded(settings.seed),
                 **kind,
             )
             found = spatial_coherence(ids, grid)
-            largest = F.one_hot(ids, clusters).sum(1).amax(1)
-            stages.append(
-                Stage(
-                    *(name, epoch, clusters, alpha, ids, masks),
-                    *(found.components, found.boundary, largest),
-                )
+            measures = dict(
+                components=found.components,
+                boundary=found.boundary,
+                largest=F.one_hot(ids, clusters).sum(1).amax(1).float(),
             )
+            stages.append(Stage(name, epoch, clusters, alpha, ids, masks, measures))
     return stages
-
-
-def _cluster(
-    attention: Tensor,
-    clusters: int,
-    grid: tuple[int, int],
-    seed: int,
-    method: str,
-    spatial_bias: float = 0.0,
-) -> Tensor:
-    if method == 'em':
-        generator = Generator().manual_seed(seed)
-        return cluster_em(attention, clusters, generator=generator)
-    return cluster_hierarchical(
-        attention, clusters, spatial_bias=spatial_bias, grid=grid
-    )
-
-
-def follow_clusters(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Give clusters of several maps of one image the same number where they overlap.
-
-    The first map keeps its numbers. In each other map, the clusters take the numbers of
-    the map before it, pair by pair, the largest overlap first; what is left over gets
-    numbers that are not in use. So a part keeps its colour.
-
-    Args:
-        maps: long ``(L,)`` each.
-
-    Returns:
-        The same partitions with other numbers.
-    """
-    followed = [maps[0]]
-    for ids in maps[1:]:
-        followed.append(_renumber(ids, followed[-1]))
-    return followed
-
-
-def _renumber(ids: Tensor, before: Tensor) -> Tensor:
-    overlap = F.one_hot(ids).T @ F.one_hot(before)  # (clusters, clusters before)
-    names: dict[int, int] = {}
-    order = overlap.flatten().argsort(descending=True, stable=True).tolist()
-    for place in order:
-        ours, theirs = divmod(place, overlap.shape[1])
-        if overlap[ours, theirs] == 0:
-            break
-        if ours not in names and theirs not in names.values():
-            names[ours] = theirs
-    free = (n for n in range(2 * len(ids)) if n not in set(names.values()))
-    for ours in ids.unique().tolist():
-        if ours not in names:
-            names[ours] = next(free)
-    return torch.tensor([names[number] for number in ids.tolist()])
 
 
 def table_of(stages: Sequence[Stage]) -> list[dict]:
     """One row a method and epoch: the means over the images, and those of each."""
-    rows = []
-    for stage in stages:
-        measures = dict(
-            components=stage.components,
-            boundary=stage.boundary,
-            largest=stage.largest.float(),
+    return [
+        dict(
+            method=stage.method,
+            epoch=stage.epoch,
+            num_clusters=stage.num_clusters,
+            alpha=round(stage.alpha, 4),
+            **{name: round(v.mean().item(), 4) for name, v in stage.measures.items()},
+            images={
+                name: [round(each, 4) for each in v.tolist()]
+                for name, v in stage.measures.items()
+            },
         )
-        rows.append(
-            dict(
-                method=stage.method,
-                epoch=stage.epoch,
-                num_clusters=stage.num_clusters,
-                alpha=round(stage.alpha, 4),
-                **{name: round(v.mean().item(), 4) for name, v in measures.items()},
-                images={
-                    name: [round(each, 4) for each in v.tolist()]
-                    for name, v in measures.items()
-                },
-            )
-        )
-    return rows
+        for stage in stages
+    ]
 
 
 def format_table(rows: Sequence[dict], patches: int) -> str:
@@ -216,3 +266,79 @@ def format_table(rows: Sequence[dict], patches: int) -> str:
         for row in rows
     ]
     return '\n'.join(lines)
+
+
+def draw_evolution(
+    figure: Figure,
+    picture: Tensor,
+    stages: Sequence[Stage],
+    index: int,
+    grid: tuple[int, int],
+    settings: EvolutionSettings,
+) -> None:
+    """One image: for each method a row of cluster maps and a row of masks.
+
+    Args:
+        figure: A figure without axes; its size is set.
+        picture: ``(3, H, W)``, RGB in 0..1.
+        stages: As :func:`evolve` gives them.
+        index: Place of the image in the batch of the stages.
+        grid: Rows and columns of patches.
+        settings: Those of the stages, for the caption.
+    """
+    columns = len(settings.at)
+    methods = [stages[at : at + columns] for at in range(0, len(stages), columns)]
+    height, width = picture.shape[1:]
+    cells = add_cells(
+        figure,
+        (_CELL, _CELL * height / width),
+        columns,
+        [0.24, 0.12] * (len(methods) - 1) + [0.24, 0.0],
+        _caption(grid, settings),
+        heading=0.4,
+        left=_LEFT,
+    )
+    for axis, stage in zip(cells[0], stages, strict=False):
+        axis.set_title(
+            f'epoch {stage.epoch}\nK = {stage.num_clusters}, alpha = {stage.alpha:.2f}',
+            fontsize=10,
+            pad=4,
+        )
+    numbers = _same_colours(methods, index)
+    for row, method in enumerate(methods):
+        maps, below = cells[2 * row : 2 * row + 2]
+        for axis, name in (
+            (maps[0], f'{method[0].method}\nclusters'),
+            (below[0], 'masks'),
+        ):
+            write(axis, -0.06, 0.5, name, 'right', 'center', 11)
+        for column, stage in enumerate(method):
+            show_clusters(maps[column], picture, numbers[row][column], grid)
+            pieces, borders, largest = (v[index] for v in stage.measures.values())
+            numbers_below = f'{pieces:.2f}  |  {borders:.2f}  |  {int(largest)}'
+            write(maps[column], 0.5, -0.03, numbers_below, 'center', 'top', 9.5)
+            below[column].imshow(
+                grey_out(picture, stage.masks[index], grid), aspect='auto'
+            )
+
+
+def _same_colours(methods: Sequence[Sequence[Stage]], index: int) -> list[list[Tensor]]:
+    """Cluster numbers by method and epoch; the last epochs lead, as they have least."""
+    numbers: list[list[Tensor]] = []
+    for method in methods:
+        maps = [stage.ids[index] for stage in reversed(method)]
+        lead = [numbers[0][-1]] if numbers else []
+        followed = follow_clusters([*lead, *maps])[len(lead) :]
+        numbers.append(followed[::-1])
+    return numbers
+
+
+def _caption(grid: tuple[int, int], settings: EvolutionSettings) -> str:
+    total, hidden = grid[0] * grid[1], settings.num_masked
+    return (
+        f"Clusters of the teacher's attention over {settings.epochs} epochs, and masks "
+        f'drawn from them ({hidden} of {total} patches hidden). '
+        f'Spatial bias {settings.spatial_bias:g}.\n'
+        'Below the clusters: connected pieces per cluster  |  share of neighbouring '
+        f'patches in different clusters  |  patches in the largest, of {total}.'
+    )

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmpretrain.models.selfsup import MAE, BaseSelfSupervisor
+from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from medic_mm.models.teachers import FrozenTeacher
-from medic_mm.pictures.features import pca_colours
-from medic_mm.pictures.patch_tokens import (
+from medic_mm.pictures.common import (
+    HIDDEN_GREY,
+    as_pictures,
+    draw_rows,
+    pixel_statistics,
+)
+from medic_mm.pictures.features import (
     PatchTokens,
+    pca_colours,
     student_tokens,
     teacher_tokens,
 )
-from medic_mm.pictures.reconstruction import reconstruct
+from medic_mm.pictures.reconstruction import decodes, reconstruct
 
 #: Inches of a cell of the panel, and its resolution.
 _CELL = 1.1
 _DOTS_PER_INCH = 100
-_HIDDEN_GREY = 0.55
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """What a panel shows.
 
     Attributes:
@@ -58,35 +62,21 @@ def make_panel(model: BaseSelfSupervisor, batch: dict, teacher: bool = True) -> 
     Raises:
         ValueError: for another backbone, and for what the model itself refuses.
     """
-    rows: dict[str, Tensor] = {}
-    per_patch = False
-    if decodes(model):
-        found = reconstruct(model, batch)
-        rows = {
-            'input': found.images,
-            'masked': found.masked,
-            'recon-\nstruction': found.reconstructed,
-        }
-        per_patch = found.per_patch
+    found = reconstruct(model, batch) if decodes(model) else None
     data = model.data_preprocessor(batch, False)
     images = data['inputs']
-    if not rows:
-        rows = _inputs(model, images, data['data_samples'])
-    tokens = student_tokens(model.backbone, images)
-    rows['student\nfeatures'] = _coloured(tokens)
-    guide = find_teacher(model) if teacher else None
+    statistics = pixel_statistics(model.data_preprocessor, images)
+    if found is not None:
+        rows = found.three_rows
+    else:
+        rows = _inputs(as_pictures(images, *statistics), data['data_samples'])
+    rows['student\nfeatures'] = _coloured(student_tokens(model.backbone, images))
+    guide: Any = find_teacher(model) if teacher else None
     if guide is not None:
-        preprocessor = model.data_preprocessor
-        tokens = teacher_tokens(guide, images, preprocessor.mean, preprocessor.std)
         name = 'values' if guide.gives_relations else 'features'
+        tokens = teacher_tokens(guide, images, *statistics)
         rows[f'teacher\n{name}'] = _coloured(tokens)
-    return Panel(rows, per_patch)
-
-
-def decodes(model: nn.Module) -> bool:
-    """Whether a model reconstructs pixels that can be shown."""
-    known = isinstance(model, MAE) or hasattr(model, 'predict_pixels')
-    return known and model.with_neck
+    return Panel(rows, found is not None and found.per_patch)
 
 
 def find_teacher(model: nn.Module) -> FrozenTeacher | None:
@@ -106,19 +96,12 @@ def draw_panel(figure: Figure, panel: Panel, title: str) -> None:
     count = len(next(iter(panel.rows.values())))
     figure.set_size_inches(_CELL * count + 1.15, _CELL * len(panel.rows) + 0.95)
     figure.set_layout_engine('constrained', w_pad=0.02, h_pad=0.02)
-    axes = figure.subplots(len(panel.rows), count, squeeze=False)
-    for cells, (name, pictures) in zip(axes, panel.rows.items(), strict=True):
-        cells[0].set_ylabel(
-            name, rotation=0, ha='right', va='center', labelpad=8, fontsize=11
-        )
-        for axis, picture in zip(cells, pictures, strict=True):
-            axis.imshow(
-                picture.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation='nearest'
-            )
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+    draw_rows(figure, panel.rows, labelpad=8, fontsize=11)
     figure.suptitle(title, fontsize=12, weight='bold')
-    figure.supxlabel(_note(panel), fontsize=9, color='#444444')
+    note = 'Features: three principal components of the patch tokens as colours.'
+    if panel.per_patch:
+        note += '\nPredicted patches get their true mean and contrast back.'
+    figure.supxlabel(note, fontsize=9, color='#444444')
 
 
 def render_panel(panel: Panel, title: str) -> np.ndarray:
@@ -130,26 +113,14 @@ def render_panel(panel: Panel, title: str) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _note(panel: Panel) -> str:
-    words = ['Features: three principal components of the patch tokens as colours.']
-    if panel.per_patch:
-        words.append('Predicted patches get their true mean and contrast back.')
-    return '\n'.join(words)
-
-
-def _inputs(model: nn.Module, images: Tensor, samples: list) -> dict[str, Tensor]:
+def _inputs(shown: Tensor, samples: list) -> dict[str, Tensor]:
     """The images, and the images with their masks, where the samples have some."""
-    plain = images.new_zeros(3, 1, 1)
-    mean = getattr(model.data_preprocessor, 'mean', plain)
-    std = getattr(model.data_preprocessor, 'std', plain + 1)
-    shown = ((images * std + mean) / 255).clamp(0, 1).cpu()
     rows = {'input': shown}
     if samples and all('mask' in sample for sample in samples):
         masks = torch.stack([torch.as_tensor(sample.mask) for sample in samples])
-        enlarged = nn.functional.interpolate(
-            masks[:, None].float().cpu(), shown.shape[-2:]
-        )
-        rows['masked'] = torch.where(enlarged > 0, _HIDDEN_GREY, shown)
+        masks = masks[:, None].float().cpu()
+        covered = nn.functional.interpolate(masks, shown.shape[-2:]) > 0
+        rows['masked'] = torch.where(covered, HIDDEN_GREY, shown)
     return rows
 
 

@@ -13,17 +13,15 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 
-from medic_mm.checkpoints import read_state_dict
-from medic_mm.checkpoints.strict import load_strictly
 from medic_mm.evaluation.loaders import find_dataloaders
-from medic_mm.models.mimhd.algorithm import MIMHD
-from medic_mm.pictures.reconstruction import Reconstruction, reconstruct
-from medic_mm.pictures.reconstruction_figures import (
+from medic_mm.pictures.inputs import open_model
+from medic_mm.pictures.reconstruction import (
     NORMALISED_NOTE,
+    Reconstruction,
     draw_reconstruction,
+    reconstruct,
 )
 from medic_mm.quickstart.table import Table
-from medic_mm.registry import MODELS
 from medic_mm.runs.charts import Curve, draw_curves
 from medic_mm.runs.curves import FEATURES
 from medic_mm.runs.run import read_run
@@ -100,12 +98,7 @@ def reconstruct_validation(
 ) -> tuple[Reconstruction, list[str]]:
     """Validation images, masked as in training, and the names of their classes."""
     init_default_scope(config.default_scope)
-    model_config = copy.deepcopy(dict(config.model))
-    model_config['data_preprocessor'] = config.data_preprocessor
-    model = MODELS.build(model_config)
-    if isinstance(model, MIMHD):  # its decoder is the teacher's
-        model.target_generator.init_weights()
-    load_strictly(model, read_state_dict(checkpoint), f'checkpoint {checkpoint}')
+    model = open_model(config, str(checkpoint), torch.device('cpu'))
     dataset = copy.deepcopy(find_dataloaders(config)[1]['dataset'])
     dataset['pipeline'] = config.train_dataloader.dataset.pipeline
     images = DATASETS.build(dataset)

@@ -18,8 +18,7 @@ from medic_mm.datasets.transforms import BlockMask, GridMask, RandomMask
 from medic_mm.errors import UserError
 from medic_mm.models.medic.evolved_masking import EvolvedMasking
 from medic_mm.models.mimhd.algorithm import MIMHD
-from medic_mm.pictures.commands.attended import count_masked
-from medic_mm.pictures.commands.mask_settings import set_mask_ratio
+from medic_mm.pictures.inputs import count_masked, set_mask_ratio
 from medic_mm.registry import MODELS as OUR_MODELS
 from medic_mm.registry import TRANSFORMS as OUR_TRANSFORMS
 

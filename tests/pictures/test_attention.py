@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from medic_mm.models.vit.attention import ClassAttention
-from medic_mm.pictures.attention_figures import draw_attention, draw_overview
+from medic_mm.pictures.attention import draw_attention, draw_overview
 
 
 def maps(owner: str, heads: int, images: int = 2, **settings) -> ClassAttention:

@@ -7,17 +7,17 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from medic_mm.masking import cluster_hierarchical
+from medic_mm.masking import cluster_hierarchical, follow_clusters
 from medic_mm.pictures.evolution import (
     EvolutionSettings,
     Stage,
+    draw_evolution,
     evolve,
-    follow_clusters,
     format_table,
     spread_epochs,
     table_of,
 )
-from medic_mm.pictures.evolution_figures import colour_clusters, draw_evolution
+from medic_mm.pictures.masks import colour_clusters
 
 GRID = (4, 5)
 SETTINGS = EvolutionSettings(
@@ -146,12 +146,10 @@ def test_figure_has_a_row_of_maps_and_one_of_masks_a_method(
         grey = (abs(below.images[0].get_array() - 0.55) < 1e-6).all(-1)
         assert grey[::2, ::2].ravel().tolist() == stage.masks[1].tolist()
         written = [text.get_text() for text in maps.texts]
-        measures = (
-            f'{stage.components[1]:.2f}  |  {stage.boundary[1]:.2f}  |  '
-            f'{stage.largest[1]}'
-        )
+        pieces, shares, largest = (v[1] for v in stage.measures.values())
+        measures = f'{pieces:.2f}  |  {shares:.2f}  |  {largest:.0f}'
         assert measures in written
-        borders = round(float(stage.boundary[1]) * 31)
+        borders = round(float(shares) * 31)
         assert len(maps.collections[0].get_segments()) == borders
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert [f'{name}\nclusters' in texts for name in METHODS] == [True] * 3

@@ -9,9 +9,13 @@ import torch
 from matplotlib.figure import Figure
 
 from medic_mm.masking import cluster_hierarchical
-from medic_mm.pictures.layout import wrap_caption
-from medic_mm.pictures.mask_figures import draw_masks
-from medic_mm.pictures.masks import HIDDEN_GREY, MaskSettings, draw_all_masks, hide
+from medic_mm.pictures.common import HIDDEN_GREY, wrap_caption
+from medic_mm.pictures.masks import (
+    MaskSettings,
+    draw_all_masks,
+    draw_masks,
+    grey_out,
+)
 
 GRID = (4, 6)
 SETTINGS = MaskSettings(num_masked=10, clusters=5, min_area=4)
@@ -57,7 +61,7 @@ def test_evolved_masks_hide_the_named_clusters(
 def test_hidden_patches_are_grey() -> None:
     picture = torch.rand(3, 8, 12)
     mask = torch.tensor([True, False, False, False, False, True])
-    hidden = hide(picture, mask, (2, 3))
+    hidden = grey_out(picture, mask, (2, 3))
     expected = picture.clone()
     expected[:, :4, :4] = HIDDEN_GREY
     expected[:, 4:, 8:] = HIDDEN_GREY

@@ -10,11 +10,12 @@ from tiny_mimhd import build_mimhd, image_batch, inputs_of
 from torch import Tensor, nn
 
 from medic_mm.models.teachers import CachedTeacher, TimmTeacher
-from medic_mm.pictures.feature_figures import draw_features
-from medic_mm.pictures.features import explained_share, pca_colours
-from medic_mm.pictures.patch_tokens import (
+from medic_mm.pictures.features import (
     PatchTokens,
+    draw_features,
+    explained_share,
     join_tokens,
+    pca_colours,
     student_tokens,
     teacher_tokens,
 )

@@ -13,12 +13,10 @@ from torch import Tensor, nn
 
 from medic_mm.pictures.reconstruction import (
     Reconstruction,
-    reconstruct,
-    restore_patches,
-)
-from medic_mm.pictures.reconstruction_figures import (
     draw_reconstruction,
     draw_views,
+    reconstruct,
+    restore_patches,
     rows_of,
 )
 from medic_mm.registry import MODELS
@@ -75,14 +73,20 @@ def test_visible_patches_are_the_input_and_hidden_ones_are_grey(encoding):
     for i, sample in enumerate(data['data_samples']):
         assert torch.equal(view.hidden[i], sample.mask.flatten().bool())
         hidden = pixels_of(view.hidden[i])
-        grey = found.masked[i][0, hidden][0]
-        assert (found.masked[i][:, hidden] == grey).all()
+        grey = found.views[0].masked[i][0, hidden][0]
+        assert (found.views[0].masked[i][:, hidden] == grey).all()
         assert (view.alone[i][:, ~hidden] == grey).all()
         assert torch.equal(view.alone[i][:, hidden], view.reconstructed[i][:, hidden])
-        for picture in (found.masked, found.reconstructed, view.guess):
+        for picture in (
+            found.views[0].masked,
+            found.views[0].reconstructed,
+            view.guess,
+        ):
             assert torch.equal(picture[i][:, ~hidden], found.images[i][:, ~hidden])
         assert not torch.allclose(
-            found.reconstructed[i][:, hidden], found.images[i][:, hidden], atol=0.05
+            found.views[0].reconstructed[i][:, hidden],
+            found.images[i][:, hidden],
+            atol=0.05,
         )
 
 
@@ -95,7 +99,7 @@ def test_a_perfect_prediction_gives_the_input_back(monkeypatch, pixels_normalise
     monkeypatch.setattr(model, 'decode', lambda tokens, split: perfect)
     found = reconstruct(model, data)
     rgb = data['inputs'].flip(1) / 255
-    assert torch.allclose(found.reconstructed, rgb, atol=1e-4)
+    assert torch.allclose(found.views[0].reconstructed, rgb, atol=1e-4)
     assert found.per_patch is pixels_normalised
     assert torch.allclose(found.views[0].error, torch.zeros(4), atol=1e-8)
 
@@ -107,7 +111,7 @@ def test_no_prediction_is_each_patchs_mean_and_an_error_of_its_variance(monkeypa
     found = reconstruct(model, data)
     # the target's variance is 1 with one degree of freedom less
     assert torch.allclose(found.views[0].error, torch.full((4,), 191 / 192), atol=1e-4)
-    assert torch.allclose(found.reconstructed, found.views[0].guess, atol=1e-5)
+    assert torch.allclose(found.views[0].reconstructed, found.views[0].guess, atol=1e-5)
     images = normalised(data)
     means = torch.empty_like(images)
     for row in range(4):
@@ -184,7 +188,7 @@ def test_pixels_of_a_frozen_decoder_are_shown_in_its_statistics(monkeypatch, nor
     monkeypatch.setattr(model, 'predict_pixels', lambda *x: (perfect, predict(*x)[1]))
     found = reconstruct(model, data)
     rgb = data['inputs'].flip(1) / 255
-    torch.testing.assert_close(found.reconstructed, rgb, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.views[0].reconstructed, rgb, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.images, rgb, atol=1e-4, rtol=0)
     assert found.views[0].error.max() < 1e-6
 
@@ -216,10 +220,10 @@ def test_the_hosts_mae_is_drawn_as_it_predicts():
     for i in range(4):
         hidden = pixels_of(mask[i].bool())
         torch.testing.assert_close(
-            found.reconstructed[i][:, hidden], expected[i][:, hidden]
+            found.views[0].reconstructed[i][:, hidden], expected[i][:, hidden]
         )
         assert torch.equal(
-            found.reconstructed[i][:, ~hidden], found.images[i][:, ~hidden]
+            found.views[0].reconstructed[i][:, ~hidden], found.images[i][:, ~hidden]
         )
 
 
@@ -250,7 +254,9 @@ def test_each_picture_is_drawn_in_its_place():
     figure = Figure()
     names = ['one', 'two', 'three', 'four']
     draw_reconstruction(figure, found, names)
-    assert_rows(figure, [found.images, found.masked, found.reconstructed])
+    assert_rows(
+        figure, [found.images, found.views[0].masked, found.views[0].reconstructed]
+    )
     assert [axis.get_title() for axis in figure.axes[:4]] == names
 
 

@@ -16,7 +16,7 @@ from tiny_mimhd import build_mimhd, mimhd_config
 from tiny_runs import mae_config, write_images
 
 from medic_mm.errors import UserError
-from medic_mm.pictures.commands import visualize_attention
+from medic_mm.pictures.attention import visualize_attention
 from medic_mm.settings.images import find_images, load_images
 
 
@@ -95,7 +95,7 @@ def test_what_is_drawn_is_the_checkpoints_attention(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        'medic_mm.pictures.commands.attention.draw_attention',
+        'medic_mm.pictures.attention.draw_attention',
         lambda figure, picture, sides, index, *rest: seen.append((sides, picture)),
     )
     visualize_attention(settings(folder), str(checkpoint), [folder], tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from medic_mm.pictures.commands import visualize_curves
+from medic_mm.pictures.curves import visualize_curves
 from medic_mm.runs.charts import Chart
 from medic_mm.runs.run import read_run
 

@@ -15,11 +15,9 @@ from tiny_mimhd import mimhd_config
 from tiny_runs import mae_config, write_images
 
 from medic_mm.errors import UserError
-from medic_mm.pictures.commands import (
-    visualize_evolution,
-    visualize_features,
-    visualize_masks,
-)
+from medic_mm.pictures.evolution import visualize_evolution
+from medic_mm.pictures.features import visualize_features
+from medic_mm.pictures.masks import visualize_masks
 
 QUICKSTART = 'configs/quickstart/medic_tiny.py'
 RANDOM_TEACHER = 'model.target_generator.random_weights=True'
@@ -58,7 +56,7 @@ def drawn_masks(monkeypatch: pytest.MonkeyPatch) -> list:
     """Arguments of each call of ``draw_masks``, in place of a picture."""
     seen: list = []
     monkeypatch.setattr(
-        'medic_mm.pictures.commands.masks.draw_masks',
+        'medic_mm.pictures.masks.draw_masks',
         lambda figure, *given: seen.append(given),
     )
     return seen

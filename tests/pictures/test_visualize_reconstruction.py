@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
 from medic_mm.models.medic import algorithm
-from medic_mm.pictures.commands import visualize_reconstruction
-from medic_mm.pictures.commands.chosen_images import shorten
-from medic_mm.pictures.reconstruction import Reconstruction
+from medic_mm.pictures.inputs import shorten
+from medic_mm.pictures.reconstruction import Reconstruction, visualize_reconstruction
 
-DRAW = 'medic_mm.pictures.commands.reconstruction.draw_views'
+DRAW = 'medic_mm.pictures.reconstruction.draw_views'
 
 
 @pytest.fixture(scope='module')

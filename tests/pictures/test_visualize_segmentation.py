@@ -17,10 +17,10 @@ from shrinking_benchmarks import shrink_benchmark
 from torch import nn
 
 from medic_mm.errors import UserError
-from medic_mm.pictures.commands import visualize_segmentation
+from medic_mm.pictures.segmentation import visualize_segmentation
 
 CAMVID = 'vit-tiny-p8_medic-pre_upernet_1xb8-400i_camvid-240x176.py'
-DRAW = 'medic_mm.pictures.commands.segmentation.draw_segmentations'
+DRAW = 'medic_mm.pictures.segmentation.draw_segmentations'
 
 
 @pytest.fixture(scope='module')
@@ -222,7 +222,7 @@ def test_bad_input_gives_one_sentence(
         ('good', 'random', lacking): r'lacking\.pth cannot be read: it is not an',
         ('five', 'random', image): r'num_classes=5 but the test data set 11 classes',
         ('away', 'random'): r"config's test images cannot be read: .*nowhere",
-        ('mae', 'random'): r'the config is none of segmentation',
+        ('mae', 'random'): r'the config is not one of segmentation',
     }
     for (name, *words), sentence in cases.items():
         call = (tmp_path / f'{name}.py', *words, '--out', tmp_path / 'out')

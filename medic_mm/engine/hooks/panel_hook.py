@@ -18,7 +18,8 @@ from torch import nn
 from medic_mm.checks import require_number
 from medic_mm.helpers import unwrapped
 from medic_mm.models.teachers import FrozenTeacher
-from medic_mm.pictures.panel import Panel, decodes, make_panel, render_panel
+from medic_mm.pictures.panel import Panel, make_panel, render_panel
+from medic_mm.pictures.reconstruction import decodes
 from medic_mm.randomness import eval_mode, preserved_randomness
 from medic_mm.registry import HOOKS
 

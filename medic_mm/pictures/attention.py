@@ -1,17 +1,40 @@
-"""Drawings of class-token attention: one image large, or many small."""
+"""Where the class token looks, head by head: ``tools/visualize.py attention``."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from mmengine.config import Config
 from torch import Tensor
 
-from medic_mm.models.vit.attention import ClassAttention
+from medic_mm.models.vit.attention import (
+    ClassAttention,
+    join_batches,
+    student_attention,
+)
+from medic_mm.pictures import (
+    Drawn,
+    add_images,
+    add_model,
+    add_no_teacher,
+    add_output,
+    register_picture,
+)
+from medic_mm.pictures.common import (
+    file_of_image,
+    open_networks,
+    require_folder,
+    save_figure,
+    write,
+)
 
 _COLOURS = 'viridis'  # even steps for the eye, in grey and for colour-blind readers
 _CELL = 1.75  # inches
@@ -20,6 +43,74 @@ _MAPS_PER_ROW = 6
 _MAPS_ON_ONE_LINE = 14
 #: How maps are enlarged to the image's size.
 INTERPOLATIONS = ('nearest', 'bilinear')
+#: More images would make a picture too tall to look at.
+_MOST_IN_OVERVIEW = 16
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of :func:`visualize_attention`."""
+    add_model(parser)
+    add_images(parser)
+    parser.add_argument('--block', type=int, help="the student's, from 1; default last")
+    add_no_teacher(parser, "leave out the teacher's maps")
+    parser.add_argument(
+        '--interpolation',
+        choices=INTERPOLATIONS,
+        help='how maps are enlarged; default nearest, which shows the patches',
+    )
+    parser.add_argument(
+        '--overlay', action='store_true', help='draw the maps over the image'
+    )
+    add_output(parser)
+
+
+@register_picture(
+    'attention', 'class-token attention, student against teacher', add_arguments
+)
+def visualize_attention(
+    config: Config,
+    checkpoint: str,
+    images: Sequence[str | Path],
+    out: str | Path,
+    block: int | None = None,
+    with_teacher: bool = True,
+    limit: int = 8,
+    interpolation: str = 'nearest',
+    overlay: bool = False,
+    device: str = 'auto',
+) -> Drawn:
+    """Draw the class token's attention: every head of the student and of the teacher.
+
+    Writes ``overview.png`` and one picture per image to ``out``. The teacher's block is
+    the one that its targets come from. Arguments are those of :func:`add_arguments`;
+    ``config`` is one of pre-training with a ViT as ``model.backbone``.
+
+    Raises:
+        UserError: for images, weights, a block or a backbone that cannot be used; one
+            sentence names what would be right.
+    """
+    folder = require_folder(out)
+    wanted = 'attention' if with_teacher else None
+    opened = open_networks(config, checkpoint, images, limit, device, wanted)
+    backbone: Any = opened.student.backbone
+    teacher: Any = opened.teacher
+    pictures, found = opened.read(
+        dict(
+            student=lambda batch, *_: student_attention(backbone, batch, block),
+            teacher=lambda *batch: teacher.class_attention(*batch),
+        )
+    )
+    sides = [join_batches(parts) for parts in found.values()]
+    most, total = _MOST_IN_OVERVIEW, len(pictures)
+    figure = Figure()
+    draw_overview(figure, pictures[:most], sides, interpolation)
+    files = [save_figure(figure, folder / 'overview.png')]
+    for index, path in enumerate(opened.paths):
+        figure = Figure()
+        draw_attention(figure, pictures[index], sides, index, interpolation, overlay)
+        files.append(save_figure(figure, file_of_image(folder, index, path)))
+    cut = f'overview.png shows the first {most} of {total} images.'
+    return Drawn(files, [*opened.notes, *([cut] if total > most else [])])
 
 
 def draw_attention(
@@ -99,7 +190,8 @@ def draw_overview(
         if line == 0:
             _show_picture(cells[0], pictures[image], titled=False)
         if len(lines) > 1:
-            _name_line(cells[0], lines[line][0].owner)
+            name = lines[line][0].owner
+            write(cells[0], -0.1, 0.5, name, 'right', 'center', 10)
         names = [name for side in lines[line] for name in _short_names(side)]
         found = [weights for side in lines[line] for weights in side.weights[image]]
         for axis, weights, name in zip(cells[1:], found, names, strict=False):
@@ -115,12 +207,6 @@ def _short_names(side: ClassAttention) -> list[str]:
         return [f'{side.owner}\nmean of {side.mean_of}']
     count = side.weights.shape[1]
     return [f'{side.owner}\nhead {number}' for number in range(1, count + 1)]
-
-
-def _name_line(axis: Axes, name: str) -> None:
-    axis.text(
-        *(-0.1, 0.5, name), transform=axis.transAxes, ha='right', va='center', size=10
-    )
 
 
 def _show_picture(axis: Axes, picture: Tensor, titled: bool = True) -> None:
@@ -152,9 +238,7 @@ def _show_map(
     )
     if titled:
         most = f'max. {float(weights.max()):.2g}'
-        axis.text(
-            *(0.5, -0.05, most), transform=axis.transAxes, ha='center', va='top', size=9
-        )
+        write(axis, 0.5, -0.05, most, 'center', 'top', 9)
 
 
 def _add_scale(
