@@ -2,7 +2,7 @@
 
 A command is a module of this folder. Its docstring is the help text,
 ``add_arguments(parser)`` names what it takes, and ``run(args)`` does it and returns the
-exit status, or None for 0. It is imported when it is called: ``medic-mm --help`` is
+exit status, or None for 0. ``prepare(words)``, if there is one, goes before both. It is imported when it is called: ``medic-mm --help`` is
 quick.
 """
 
@@ -79,8 +79,12 @@ def call(
         program: What was called, for the help. Default: the script in ``tools/``.
     """
     module = COMMANDS[name].module
-    parser = command_parser(name, program)
     given = list(sys.argv[1:] if words is None else words)
+    code = importlib.import_module(f'medic_mm.cli.{module}')
+    if hasattr(code, 'prepare'):
+        with sentences_for_users():
+            given = code.prepare(given)
+    parser = command_parser(name, program)
     if name == 'check':
         given.append('--check')
     # argparse cannot mix options and positional arguments of sub-commands
@@ -88,7 +92,7 @@ def call(
     args = parser.parse_intermixed_args(given) if mixed else parser.parse_args(given)
     if 'local_rank' in args:  # older launchers pass the rank as an argument
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    run = importlib.import_module(f'medic_mm.cli.{module}').run
+    run = code.run
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
