@@ -2,8 +2,9 @@
 
 A command is a module of this folder. Its docstring is the help text,
 ``add_arguments(parser)`` names what it takes, and ``run(args)`` does it and returns the
-exit status, or None for 0. ``prepare(words)``, if there is one, goes before both. It is imported when it is called: ``medic-mm --help`` is
-quick.
+exit status, or None for 0. ``prepare(words)``, where there is one, goes before both and
+returns the words to read. A module is imported when it is called: ``medic-mm --help``
+is quick.
 """
 
 from __future__ import annotations
