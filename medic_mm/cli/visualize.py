@@ -2,7 +2,7 @@
 
     medic-mm visualize attention CONFIG CHECKPOINT IMAGES --out pictures
 
-``medic-mm visualize WHAT --help`` names the arguments of a picture, and
+``medic-mm visualize attention --help`` names the arguments of one picture, and
 docs/pictures.md shows them all. IMAGES are files or folders. CHECKPOINT may be the word
 ``random``: the network before training, for comparison. Pictures of your own are found
 where ``custom_imports`` of the config or ``--import MODULE`` names their module

@@ -10,11 +10,7 @@ tensors. Needs torch and numpy alone; the transforms of
 from medic_mm.masking.basic import block_mask, grid_mask, masked_count, random_mask
 from medic_mm.masking.clustering_em import cluster_em
 from medic_mm.masking.clustering_hierarchical import cluster_hierarchical
-from medic_mm.masking.coherence import (
-    SpatialCoherence,
-    follow_clusters,
-    spatial_coherence,
-)
+from medic_mm.masking.coherence import SpatialCoherence, spatial_coherence
 from medic_mm.masking.evolved import (
     evolved_alpha,
     evolved_mask,
@@ -31,7 +27,6 @@ __all__ = [
     'evolved_alpha',
     'evolved_mask',
     'evolved_num_clusters',
-    'follow_clusters',
     'gather_tokens',
     'grid_mask',
     'masked_count',

@@ -20,9 +20,9 @@ from medic_mm.masking import (
     evolved_alpha,
     evolved_mask,
     evolved_num_clusters,
-    follow_clusters,
     spatial_coherence,
 )
+from medic_mm.masking.coherence import follow_clusters
 from medic_mm.pictures import Drawn, add_images, add_output, register_picture
 from medic_mm.pictures.common import (
     add_cells,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from medic_mm.masking import cluster_hierarchical, follow_clusters
+from medic_mm.masking import cluster_hierarchical
+from medic_mm.masking.coherence import follow_clusters
 from medic_mm.pictures.evolution import (
     EvolutionSettings,
     Stage,

@@ -96,7 +96,8 @@ def test_a_perfect_prediction_gives_the_input_back(monkeypatch, pixels_normalise
     head = model.head.pixel_loss
     head.norm_pix = pixels_normalised
     perfect = head.construct_target(normalised(data))
-    monkeypatch.setattr(model, 'decode', lambda tokens, split: perfect)
+    predict = model.predict_pixels
+    monkeypatch.setattr(model, 'predict_pixels', lambda *x: (perfect, predict(*x)[1]))
     found = reconstruct(model, data)
     rgb = data['inputs'].flip(1) / 255
     assert torch.allclose(found.views[0].reconstructed, rgb, atol=1e-4)
@@ -107,7 +108,8 @@ def test_a_perfect_prediction_gives_the_input_back(monkeypatch, pixels_normalise
 def test_no_prediction_is_each_patchs_mean_and_an_error_of_its_variance(monkeypatch):
     model, data = build_medic(), batch()
     nothing = torch.zeros(4, 16, 192)
-    monkeypatch.setattr(model, 'decode', lambda tokens, split: nothing)
+    predict = model.predict_pixels
+    monkeypatch.setattr(model, 'predict_pixels', lambda *x: (nothing, predict(*x)[1]))
     found = reconstruct(model, data)
     # the target's variance is 1 with one degree of freedom less
     assert torch.allclose(found.views[0].error, torch.full((4,), 191 / 192), atol=1e-4)

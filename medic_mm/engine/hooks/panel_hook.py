@@ -136,7 +136,7 @@ def _read(dataset: Any, count: int) -> dict:
 
 def _require_masks(model: nn.Module, batch: dict) -> None:
     """Refuse samples without masks where the model does not make its own."""
-    takes_masks = hasattr(model, 'split') and getattr(model, 'masking', None) is None
+    takes_masks = getattr(model, 'masking', False) is None
     if decodes(model) and takes_masks and 'mask' not in batch['data_samples'][0]:
         raise ValueError(
             'the images of PanelHook have no masks: put BlockMask, RandomMask or '
