@@ -2,10 +2,10 @@
 
     medic-mm visualize attention CONFIG CHECKPOINT IMAGES --out pictures
 
-``medic-mm visualize attention --help`` names the arguments of one picture, and
-docs/pictures.md shows them all. IMAGES are files or folders. CHECKPOINT may be the word
-``random``: the network before training, for comparison. Pictures of your own are found
-where ``custom_imports`` of the config or ``--import MODULE`` names their module
+``--help`` after the name of a picture shows its arguments, and docs/pictures.md the
+pictures. IMAGES are files or folders. CHECKPOINT may be the word ``random``: the
+network before training, for comparison. Pictures of your own are found where
+``custom_imports`` of the config or ``--import MODULE`` names their module
 (docs/extending.md).
 """
 
