@@ -18,8 +18,8 @@ from medic_mm.datasets.image_files import (
     find_image_files,
     find_labelled_files,
     name_left_out,
+    parse_list,
 )
-from medic_mm.datasets.list_files import parse_list
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.registry import DATASETS
 from medic_mm.sampling import in_turns, ranks_in_class

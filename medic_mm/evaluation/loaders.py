@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from medic_mm.datasets.folder_positions import check_settings
+from medic_mm.datasets.class_lists import check_settings
 from medic_mm.errors import UserError
 from medic_mm.evaluation.features import check_order, count_classes, loader_settings
 from medic_mm.helpers import type_name

@@ -16,7 +16,7 @@ from mmengine.runner import set_random_seed
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from medic_mm.datasets.folder_positions import check_settings
+from medic_mm.datasets.class_lists import check_settings
 from medic_mm.datasets.transforms import MaskTransform
 from medic_mm.errors import UserError
 from medic_mm.evaluation.loaders import find_dataloaders

@@ -106,7 +106,7 @@ def _check_loader(
     place: str, settings: dict, ready: Readiness, processes: int
 ) -> tuple[Any, Any]:
     """Build a loader's data set, count its images and steps, and read a batch."""
-    from medic_mm.datasets.folder_positions import check_settings
+    from medic_mm.datasets.class_lists import check_settings
 
     check_settings(settings['dataset'])
     dataset = DATASETS.build(copy.deepcopy(settings['dataset']))

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from medic_mm.datasets.folder_positions import check_settings
+from medic_mm.datasets.class_lists import check_settings
 from medic_mm.engine.hooks import ClassesHook
 from medic_mm.errors import MissingFileError, UserError
 from medic_mm.settings.data_root import set_data_root

@@ -13,9 +13,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from medic_mm.datasets.class_lists import ClassList, compare_classes, require_known
+from medic_mm.datasets.class_lists import (
+    ClassList,
+    check_settings,
+    compare_classes,
+    require_known,
+)
 from medic_mm.datasets.classes import number_folders
-from medic_mm.datasets.folder_positions import check_settings
 from medic_mm.errors import UserError
 
 

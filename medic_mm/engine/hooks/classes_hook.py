@@ -12,13 +12,13 @@ from torch import nn
 
 from medic_mm.datasets.class_lists import (
     ClassList,
+    check_settings,
     class_list,
     compare_classes,
     leaves,
     require_known,
     require_labels_below,
 )
-from medic_mm.datasets.folder_positions import check_settings
 from medic_mm.errors import UserError
 from medic_mm.evaluation.subset_accuracy import SubsetAccuracy
 from medic_mm.helpers import listed, type_name, unwrapped

@@ -53,19 +53,13 @@ class SegmentationLabelsHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Look at the masks of the batch."""
-        _check_masks(runner, data_batch)
+        head = _head(runner)
+        if head is None or not isinstance(data_batch, dict):
+            return
+        for sample in data_batch.get('data_samples') or []:
+            _check_sample(sample, head)
 
-    def before_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
-        """Look at the masks of the batch."""
-        _check_masks(runner, data_batch)
-
-    def before_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
-        """Look at the masks of the batch."""
-        _check_masks(runner, data_batch)
+    before_val_iter = before_test_iter = before_train_iter
 
 
 def _head(runner: Runner) -> nn.Module | None:
@@ -74,23 +68,19 @@ def _head(runner: Runner) -> nn.Module | None:
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
-def _check_masks(runner: Runner, data_batch: Any) -> None:
-    head = _head(runner)
-    if head is None or not isinstance(data_batch, dict):
+def _check_sample(sample: Any, head: nn.Module) -> None:
+    if isinstance(sample, (list, tuple)):  # views of one image, for testing
+        sample = sample[0]
+    if 'gt_sem_seg' not in sample:
         return
-    for sample in data_batch.get('data_samples') or []:
-        if isinstance(sample, (list, tuple)):  # views of one image, for testing
-            sample = sample[0]
-        if 'gt_sem_seg' not in sample:
-            continue
-        mask = sample.gt_sem_seg.data
-        path = sample.get('seg_map_path', 'of an image')
-        if mask.ndim != 3 or mask.shape[0] != 1:
-            raise FileError(
-                f'the mask {path} has the shape {tuple(mask.shape)}: a mask has one '
-                'channel, whose values are the numbers of classes'
-            )
-        wrong = mask[(mask >= head.num_classes) | (mask < 0)]
-        wrong = wrong[wrong != head.ignore_index]
-        if len(wrong):
-            raise FileError(wrong_class(path, int(wrong[0]), head))
+    mask = sample.gt_sem_seg.data
+    path = sample.get('seg_map_path', 'of an image')
+    if mask.ndim != 3 or mask.shape[0] != 1:
+        raise FileError(
+            f'the mask {path} has the shape {tuple(mask.shape)}: a mask has one '
+            'channel, whose values are the numbers of classes'
+        )
+    wrong = mask[(mask >= head.num_classes) | (mask < 0)]
+    wrong = wrong[wrong != head.ignore_index]
+    if len(wrong):
+        raise FileError(wrong_class(path, int(wrong[0]), head))

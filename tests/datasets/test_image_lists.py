@@ -7,7 +7,7 @@ from images import encode, picture, write
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from medic_mm.datasets.list_files import parse_list
+from medic_mm.datasets.image_files import parse_list
 from medic_mm.errors import FileError, MissingFileError
 
 PATHS = ['a/0.png', 'b/my photo, 2.png', '1.png']
