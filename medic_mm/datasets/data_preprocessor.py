@@ -1,4 +1,4 @@
-"""mmpretrain's preprocessor without a copy per sample; what a preprocessor hands on."""
+"""mmpretrain's preprocessor without a copy per sample, and checks of preprocessors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.registry import MODELS
 
-# of one colour, whose channels tell from each other; large enough for any padding
+# one colour with three different channels; large enough for any padding
 _COLOUR, _SIDE = (40, 120, 200), 32
 
 
 @MODELS.register_module()
 class HostSamplesPreprocessor(SelfSupDataPreprocessor):
-    """Normalises images on the device and leaves the data samples on the host.
+    """Normalises images on the device and leaves the data samples on the CPU.
 
     mmpretrain's own class moves each sample's mask by itself, hundreds of tiny copies a
     step. Here the algorithm stacks the masks on the CPU, checks their counts there
@@ -31,7 +31,7 @@ class HostSamplesPreprocessor(SelfSupDataPreprocessor):
     Args:
         mean: Means of R, G and B on the scale of 0 to 255. Default: images are not
             normalised.
-        std: Standard deviations likewise.
+        std: Standard deviations on the same scale.
         rgb_inputs: The data set gives RGB arrays (mmpretrain's ``CIFAR10``), so nothing
             is to be swapped. Images that are read from files are BGR: there
             ``to_rgb=True``.

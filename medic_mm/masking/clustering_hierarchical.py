@@ -166,7 +166,7 @@ class _Clusters:
         best: ``(B, L)``, largest value of each row; -inf for clusters that are gone.
         weight: ``(B, L)``. With it both linkages are one update: the similarities of a
             new cluster are the weighted sum of those of its two parts, divided by its
-            own weight, which ``joint_weight`` tells.
+            own weight, which ``joint_weight`` computes.
         means: Where given, the distances between them are in ``similarity``; they are
             taken out before an update and put back in after it.
         owner: ``(B, L)``, the cluster of each patch.

@@ -50,7 +50,7 @@ class PatchSplit:
         """Split by the masks of single images as the data pipeline makes them.
 
         Args:
-            masks: One bool tensor per image, ``(gh, gw)``, best still on the host: then
+            masks: One bool tensor per image, ``(gh, gw)``, best still on the CPU: then
                 the counts are checked without waiting for the device.
             device: Where the index tensors go.
 

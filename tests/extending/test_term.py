@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from extended import component, run, shorten, steps_of, write_files
-from tiny import batch, build_medic
+from tiny import batch, build_medic, medic_config
 from tiny_runs import write_images
 
 from medic_mm.errors import UserError
 from medic_mm.models.medic.head import MEDiCHead, Step
+from medic_mm.registry import MODELS
 
 
 def test_trains_and_is_drawn_and_reported(tmp_path: Path) -> None:
@@ -58,6 +59,13 @@ def test_is_the_error_of_the_colours_of_hidden_patches(tmp_path: Path) -> None:
             errors.append(error.square().mean())
     expected = torch.stack(errors).mean()
     torch.testing.assert_close(term(pixels, images, mask.float()), expected)
+
+
+def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
+    kind = component('A loss term', 'PatchColour', tmp_path)
+    terms = dict(colour=dict(type=kind, patch_size=4))
+    with pytest.raises(UserError, match=r'terms\.colour\.patch_size=4 must equal .* 8'):
+        build_medic(weights=dict(colour=1.0), terms=terms)
 
 
 class Everything(torch.nn.Module):
@@ -131,10 +139,6 @@ def test_terms_that_cannot_be_are_refused(terms, weights, words) -> None:
 
 @pytest.mark.parametrize(('part', 'name'), [('neck', 'decoder'), (None, 'teacher')])
 def test_a_term_without_what_it_looks_at_is_refused(part, name) -> None:
-    from tiny import medic_config
-
-    from medic_mm.registry import MODELS
-
     mine = dict(type=Everything)
     config = medic_config(weights=dict(mine=1.0), terms=dict(mine=mine))
     config[part or 'target_generator'] = None

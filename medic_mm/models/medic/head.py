@@ -265,7 +265,9 @@ def _decoder_fits(model: Any) -> None:
         require(
             model.with_neck, f'the {name} term needs a decoder: set neck, or weight 0'
         )
-        fit.require_pixels(getattr(model.head, f'{name}_loss'), model.backbone)
+        setting = f'head.{name}_loss' if name in DEFAULTS else f'head.terms.{name}'
+        component = getattr(model.head, f'{name}_loss')
+        fit.require_pixels(component, model.backbone, setting)
         fit.require_decoder(model.neck, model.backbone)
 
 

@@ -96,7 +96,7 @@ def require_patches(owner: str, size: Any, patch: Any, start: str) -> None:
     Args:
         owner: Whose sizes they are.
         size: Of the image: one number, or height and width.
-        patch: Likewise of a patch.
+        patch: Of a patch, in the same form.
         start: How the sentence begins, with both values.
     """
     steps = sides(owner, 'patch_size', patch)
@@ -122,7 +122,7 @@ def check_numbers(owner: object, **given: int | None) -> None:
 
 def require_size(owner: str, size: int, patch: int) -> None:
     """Refuse a size of the input that the patch size does not divide."""
-    start = f'input_size={size} of {owner} is no multiple of its patch size {patch}'
+    start = f'input_size={size} of {owner} is not a multiple of its patch size {patch}'
     require_patches(owner, size, patch, start)
 
 

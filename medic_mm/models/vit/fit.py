@@ -156,26 +156,37 @@ def require_grid(
     )
 
 
-def require_pixels(pixel_loss: nn.Module, backbone: nn.Module) -> None:
+def require_pixels(
+    pixel_loss: nn.Module, backbone: nn.Module, setting: str = 'head.pixel_loss'
+) -> None:
     """Refuse a pixel term whose patches are not the backbone's, or oblong images.
+
+    Args:
+        pixel_loss: The component of the term.
+        backbone: The student.
+        setting: Where the component is written in a config.
 
     Raises:
         UserError: names the setting.
     """
-    rows, columns = backbone.patch_resolution
     if isinstance(pixel_loss, MAEPretrainHead):
-        require(
-            rows == columns,
-            f'backbone.img_size={tuple(backbone.img_size)} gives a grid of '
-            f'{rows}x{columns} patches, but MAEPretrainHead and its decoder take '
-            'square images only: use a square img_size, or head.weights.pixel=0',
-        )
+        _require_square(backbone)
     patch = patch_size(backbone)
     given = getattr(pixel_loss, 'patch_size', patch)
     require(
         given == patch,
-        f'head.pixel_loss.patch_size={given} must equal the patch size of the '
-        f'backbone, {patch}',
+        f'{setting}.patch_size={given} must equal the patch size of the backbone, '
+        f'{patch}',
+    )
+
+
+def _require_square(backbone: nn.Module) -> None:
+    rows, columns = backbone.patch_resolution
+    require(
+        rows == columns,
+        f'backbone.img_size={tuple(backbone.img_size)} gives a grid of '
+        f'{rows}x{columns} patches, but MAEPretrainHead and its decoder take '
+        'square images only: use a square img_size, or head.weights.pixel=0',
     )
 
 
@@ -187,6 +198,7 @@ def require_decoder(neck: nn.Module, backbone: nn.Module) -> None:
     """
     if not isinstance(neck, MAEPretrainDecoder):
         return
+    _require_square(backbone)
     rows, columns = backbone.patch_resolution
     pixels = patch_size(backbone) ** 2 * 3
     for setting, given, wanted, what in (

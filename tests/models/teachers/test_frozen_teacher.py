@@ -113,7 +113,7 @@ class TestInput:
         ('settings', 'message'),
         [
             (dict(input_norm='imagenet'), "input_norm='imagenet'"),
-            (dict(input_size=36), 'no multiple of its patch size 8.* 32 and 40'),
+            (dict(input_size=36), 'not a multiple of its patch size 8.* 32 and 40'),
             (dict(layer=3), r'layer=3 is out of range.*3 blocks.*0 to 2'),
             (dict(layer=-4), r'layer=-4 is out of range'),
         ],

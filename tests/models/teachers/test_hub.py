@@ -172,7 +172,7 @@ def test_numbers_of_a_teacher_are_checked(kwargs, words):
         (dict(head_width=64), 'head_width=64 .* gives 0 heads'),
         (dict(width=32.0), r'vision_cfg\.width=32\.0'),
         (dict(patch_size=0), r'vision_cfg\.patch_size=0'),
-        (dict(patch_size=12), 'no multiple of its patch size 12'),
+        (dict(patch_size=12), 'not a multiple of its patch size 12'),
         (dict(layers=-1), r'vision_cfg\.layers=-1'),
     ],
 )
