@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
 from medic_mm.checkpoints.saving import write_json
 from medic_mm.errors import DiskError
@@ -101,10 +102,8 @@ def _take_up(partial: Path, layout: Layout, logger: MMLogger) -> None:
     with RowWriter(partial, layout) as writer:
         writer.empty(damaged)
     logger.info(
-        'The fill of %s goes on where it was cut short: %d of %d views are there.',
-        partial,
-        len(filled) - len(damaged),
-        layout.rows,
+        f'The fill of {partial} goes on where it was cut short: '
+        f'{len(filled) - len(damaged)} of {layout.rows} views are there.'
     )
 
 
@@ -132,21 +131,21 @@ def _require_space(folder: Path, size: int, logger: MMLogger) -> None:
         if unfinished:
             logger.warning(
                 'Unfinished fills of teacher caches, to be removed unless a training '
-                'is at work on them or will go on with them: %s.',
-                names,
+                f'is at work on them or will go on with them: {names}.'
             )
         return
-    lack = f'the teacher cache needs {_gb(size)} but {folder} has {_gb(free)} free'
-    larger = (
+    advice = (
         'set cache_dir of CachedTeacher to a larger disk, or num_views of FixedView to '
         'fewer views'
     )
-    if not held:
-        raise DiskError(f'{lack}: {larger}')
-    remedy = f'remove {names}, left by a fill that was ended, unless one is at work'
-    if size <= free + held:
-        raise DiskError(f'{lack}: {remedy}')
-    raise DiskError(f'{lack}: {larger}; {remedy}, which alone is not enough')
+    if held:
+        remove = f'remove {names}, left by a fill that was ended, unless one is at work'
+        enough = size <= free + held
+        advice = remove if enough else f'{advice}; {remove}, which alone is not enough'
+    raise DiskError(
+        f'the teacher cache needs {_gb(size)} but {folder} has {_gb(free)} free: '
+        f'{advice}'
+    )
 
 
 def _bytes_on_disk(path: Path) -> int:
@@ -175,24 +174,16 @@ def _describe_beside(path: Path, layout: Layout, made_from: dict[str, Any]) -> N
     write_json(path.with_suffix('.json'), about)
 
 
-class Progress:
-    """Log lines with the time left, some seconds apart."""
-
-    def __init__(self, total: int, logger: MMLogger) -> None:
-        self.total, self.logger, self.done = total, logger, 0
-        self.start = self.last = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        """Count views that are done."""
-        self.done = min(self.done + count, self.total)
-        now = time.monotonic()
-        if now - self.last < _SECONDS_BETWEEN_REPORTS and self.done < self.total:
-            return
-        self.last = now
-        self.logger.info(
-            'Teacher cache: %d of %d views (%d %%), %.0f s left.',
-            self.done,
-            self.total,
-            100 * self.done // self.total,
-            (now - self.start) / self.done * (self.total - self.done),
-        )
+def with_progress(loader: DataLoader, total: int, logger: MMLogger) -> Iterator[Any]:
+    """The loader's batches, and log lines with the time left, some seconds apart."""
+    start = last = time.monotonic()
+    for number, batch in enumerate(loader, start=1):
+        yield batch
+        done, now = min(number * (loader.batch_size or 1), total), time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_REPORTS or done == total:
+            last = now
+            left = (now - start) / done * (total - done)
+            logger.info(
+                f'Teacher cache: {done} of {total} views ({100 * done // total} %), '
+                f'{left:.0f} s left.'
+            )

@@ -34,7 +34,7 @@ from medic_mm.models.teachers.cache.file import (
     read_cache,
     version_of,
 )
-from medic_mm.models.teachers.cache.fill import Progress, new_cache
+from medic_mm.models.teachers.cache.fill import new_cache, with_progress
 from medic_mm.models.teachers.cache.views import (
     ViewRows,
     collate_rows,
@@ -149,21 +149,18 @@ class TeacherCacheHook(Hook):
         missing = (~cached.filled).nonzero()[:, 0].tolist()
         if images := sorted({row // views for row in missing}):
             logger.warning(
-                '%d images could not be read and have no teacher output, first: %s.',
-                len(images),
-                images[:5],
+                f'{len(images)} images could not be read and have no teacher output, '
+                f'first: {images[:5]}.'
             )
 
     def _create(self, path: Path, description: dict, training: _Training) -> None:
         """Fill a file, check it, and give it the name ``path``."""
         cached, logger = training.cached, training.runner.logger
         layout = layout_of(description)
+        size, images = layout.header()[2], description['images']
         logger.info(
-            'Filling the teacher cache %s: %d images x %d views, %d bytes.',
-            path,
-            description['images'],
-            description['num_views'],
-            layout.header()[2],
+            f'Filling the teacher cache {path}: {images} images x '
+            f'{description["num_views"]} views, {size} bytes ({size / 1e9:.3g} GB).'
         )
         with new_cache(path, layout, description, logger) as partial:
             self._fill(partial, layout, training)
@@ -192,12 +189,11 @@ class TeacherCacheHook(Hook):
             num_workers=theirs.num_workers if workers is None else workers,
             collate_fn=partial_function(collate_rows, theirs.collate_fn),
         )
-        progress = Progress(len(rows), training.runner.logger)
+        batches = with_progress(loader, len(rows), training.runner.logger)
         with RowWriter(path, layout) as writer:
-            for found, data in loader:
+            for found, data in batches:
                 if data is not None:
                     writer.write(found, training.encode(training.cached.teacher, data))
-                progress.advance(loader.batch_size)
 
     def _verify(self, path: Path, training: _Training, is_new: bool) -> None:
         """Compare a few rows of the attached file, to be named ``path``, afresh."""
@@ -286,11 +282,8 @@ def _has_present_format(path: Path, logger: MMLogger) -> bool:
     version = version_of(path)
     if version != VERSION:
         logger.warning(
-            'The teacher cache %s has format %s, but this version of medic_mm uses '
-            'format %s: it is filled anew.',
-            path,
-            version,
-            VERSION,
+            f'The teacher cache {path} has format {version}, but this version of '
+            f'medic_mm uses format {VERSION}: it is filled anew.'
         )
     return version == VERSION
 

@@ -24,11 +24,7 @@ from medic_mm.models.teachers.cache.file import Layout
 
 
 def innermost_dataset(dataset: Any) -> BaseDataset:
-    """The data set with the pipeline, inside ``RepeatDataset`` and its like.
-
-    Raises:
-        UserError: where there is none, or several, whose indices would collide.
-    """
+    """The data set with the pipeline, inside ``RepeatDataset`` and its like."""
     inner = dataset
     while not hasattr(inner, 'pipeline') and hasattr(inner, 'dataset'):
         inner = inner.dataset
@@ -42,11 +38,7 @@ def innermost_dataset(dataset: Any) -> BaseDataset:
 
 
 def fixed_view_position(dataset: BaseDataset) -> int:
-    """Index of ``FixedView`` in the pipeline of ``dataset``.
-
-    Raises:
-        UserError: where there is none, or more than one.
-    """
+    """Index of the one ``FixedView`` in the pipeline of ``dataset``."""
     transforms = dataset.pipeline.transforms
     found = [i for i, t in enumerate(transforms) if isinstance(t, FixedView)]
     if len(found) != 1:
@@ -61,18 +53,14 @@ def fixed_view_position(dataset: BaseDataset) -> int:
 class ViewRows(Dataset):
     """Row ``i * num_views + v`` is view ``v`` of image ``i``, through the pipeline.
 
-    An item is ``(row, sample)``; the sample is None where an image cannot be read.
-
-    Args:
-        dataset: The training data set; it is not touched.
-        rows: The rows to go through. Default: all.
+    An item is ``(row, sample)`` for one of ``rows``; the sample is None where the image
+    cannot be read.
     """
 
-    def __init__(self, dataset: BaseDataset, rows: Sequence[int] | None = None) -> None:
+    def __init__(self, dataset: BaseDataset, rows: Sequence[int]) -> None:
         transforms = dataset.pipeline.transforms
         self.num_views = transforms[fixed_view_position(dataset)].num_views
-        self.total = len(dataset) * self.num_views
-        self.rows = range(self.total) if rows is None else rows
+        self.rows = rows
         # a shallow copy, so that prepare_data, which data sets override, is used as
         # it is but with the view chosen here
         self._pipeline, self._view = dataset.pipeline, 0
@@ -105,11 +93,7 @@ def collate_rows(
 
 
 def dataset_config(config: Mapping) -> Mapping:
-    """Config of the innermost training data set.
-
-    Raises:
-        UserError: where the data set was not given as a config.
-    """
+    """Config of the innermost training data set."""
     node: Any = config.get('train_dataloader', {})
     node = node.get('dataset') if isinstance(node, Mapping) else None
     while isinstance(node, Mapping) and 'pipeline' not in node and 'dataset' in node:
@@ -177,9 +161,6 @@ def plain(value: Any) -> Any:
     """A value as JSON can hold it, equal for equal values in every run.
 
     Arrays become their SHA-256, classes and functions their names.
-
-    Raises:
-        UserError: for an object whose text is its memory address.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -204,11 +185,7 @@ def plain(value: Any) -> Any:
 
 
 def data_digest(dataset: BaseDataset) -> str:
-    """SHA-256 over what the data set knows of its images.
-
-    That is each image's record and, where it is a file, size and time of change. The
-    files are not read.
-    """
+    """SHA-256 over the records of all images, and size and time of each file."""
     digest = hashlib.sha256()
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
