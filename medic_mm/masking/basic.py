@@ -171,15 +171,7 @@ def _hide_highest(score: Tensor, num_masked: int) -> Tensor:
 
 
 def check_grid(owner: Any, grid: Sequence[int]) -> int:
-    """Number of patches of a grid.
-
-    Args:
-        owner: Whose argument it is: its name, or the component itself.
-        grid: Rows and columns of patches.
-
-    Raises:
-        UserError: for anything but two whole numbers above 0.
-    """
+    """Number of patches of a grid, which must be two whole numbers above 0."""
     pair = isinstance(grid, Sequence) and not isinstance(grid, str) and len(grid) == 2
     if not pair or not all(
         isinstance(side, Integral) and not isinstance(side, bool) and side >= 1
@@ -194,11 +186,7 @@ def check_grid(owner: Any, grid: Sequence[int]) -> int:
 
 
 def check_count(owner: str, batch: int, grid: Sequence[int], num_masked: int) -> int:
-    """Number of patches of a grid, ``num_masked`` of which are to be hidden.
-
-    Raises:
-        UserError: for a batch, grid or count that cannot be.
-    """
+    """Number of patches of a grid, of which ``num_masked`` can be hidden."""
     length = check_grid(owner, grid)
     require_number(owner, 'batch', batch, low=0, integer=True)
     require_number(owner, 'num_masked', num_masked, integer=True)
@@ -211,10 +199,6 @@ def check_count(owner: str, batch: int, grid: Sequence[int], num_masked: int) ->
 
 
 def check_blocks(owner: Any, min_area: int, min_aspect: float) -> None:
-    """Refuse what cannot be the least area and aspect ratio of a rectangle.
-
-    Raises:
-        UserError: for an area below 1 or an aspect ratio outside of (0, 1].
-    """
+    """Refuse what cannot be the least area and aspect ratio of a rectangle."""
     require_number(owner, 'min_area', min_area, low=1, integer=True)
     require_number(owner, 'min_aspect', min_aspect, above=0, high=1)

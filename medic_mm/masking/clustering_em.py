@@ -59,23 +59,17 @@ def cluster_em(
     require_number('cluster_em', 'iterations', iterations, low=1, integer=True)
     dtype = torch.float64 if attention.dtype == torch.float64 else torch.float32
     patches = patch_descriptors(attention, num_clusters, axis, dtype, unit_length)
-    start = _first_centres(num_clusters, patches, generator)
+    # drawn in float32 whatever the dtype, so that a seed means one start
+    device = generator.device if generator is not None else patches.device
+    shape = (num_clusters, patches.shape[-1])
+    start = torch.randn(shape, generator=generator, device=device)
+    start = F.normalize(start.to(patches), dim=-1)
     with torch.autocast(attention.device.type, enabled=False):
         centres = start.expand(len(patches), -1, -1)  # (B, K, D)
         for _ in range(iterations):
             share = _responsibilities(patches, centres, kappa)
             centres = F.normalize(share.mT @ patches, dim=-1)
         return _responsibilities(patches, centres, kappa).argmax(-1)
-
-
-def _first_centres(
-    num_clusters: int, patches: Tensor, generator: Generator | None
-) -> Tensor:
-    # drawn in float32 whatever the dtype, so that a seed means one start
-    device = generator.device if generator is not None else patches.device
-    shape = (num_clusters, patches.shape[-1])
-    start = torch.randn(shape, generator=generator, device=device)
-    return F.normalize(start.to(patches), dim=-1)
 
 
 def _responsibilities(patches: Tensor, centres: Tensor, kappa: float) -> Tensor:
@@ -91,23 +85,11 @@ def patch_descriptors(
     dtype: torch.dtype,
     unit_length: bool = True,
 ) -> Tensor:
-    """Check the input of a clustering and take descriptors from it.
+    """Check the input of a clustering and take one vector per patch, ``(B, L, L)``.
 
-    Args:
-        attention: ``(B, L, L)``, row = the patch that looks.
-        num_clusters: Clusters asked for; checked only.
-        axis: ``'rows'``: what a patch looks at (released MEDiC code). ``'columns'``:
-            who looks at it (released EPM code).
-        dtype: Of the result.
-        unit_length: Divide each by its length; an all-zero one stays zero.
-
-    Returns:
-        ``(B, L, L)``, one vector per patch.
-
-    Raises:
-        UserError: for another shape, ``num_clusters`` not within 1..L, an unknown
-            ``axis``, or values on a CPU that are not finite. On an accelerator such
-            values count as 0: a training step does not wait to have them looked at.
+    Values that are not finite are refused on a CPU; on an accelerator they count as 0,
+    since a training step does not wait to have them checked. With ``unit_length`` an
+    all-zero vector stays zero.
     """
     if attention.ndim != 3 or attention.shape[1] != attention.shape[2]:
         raise UserError(

@@ -15,10 +15,9 @@ from medic_mm.masking.basic import check_count
 from medic_mm.masking.clustering_em import cluster_em
 from medic_mm.masking.clustering_hierarchical import cluster_hierarchical
 
-METHODS: dict[str, Callable[..., Tensor]] = {
-    'em': cluster_em,
-    'hierarchical': cluster_hierarchical,
-}
+METHODS: dict[str, Callable[..., Tensor]] = dict(
+    em=cluster_em, hierarchical=cluster_hierarchical
+)
 NOISES = ('grid', 'random')
 _SCHEDULE = "the masks' schedule"
 _GIVEN = ('attention', 'num_clusters', 'grid', 'generator')

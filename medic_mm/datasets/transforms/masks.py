@@ -69,12 +69,11 @@ class MaskTransform(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Add ``results['mask']``."""
         mask = self.draw(1, self.grid, self.num_masked).view(self.grid).numpy()
-        if mask.dtype != bool or mask.sum() != self.num_masked:
-            require(
-                False,
-                f'draw of {type(self).__name__} hides {mask.sum()} patches '
-                f'({mask.dtype}): return a bool mask that hides {self.num_masked}',
-            )
+        require(
+            mask.dtype == bool and mask.sum() == self.num_masked,
+            f'draw of {type(self).__name__} hides {mask.sum()} patches ({mask.dtype}): '
+            f'return a bool mask that hides {self.num_masked}',
+        )
         results['mask'] = mask
         return results
 
