@@ -16,7 +16,7 @@ from medic_mm.checkpoints.pickled import TorchScript
 from medic_mm.checkpoints.reading import find_weights, read_checkpoint
 from medic_mm.checkpoints.sizes import Grid, find_grid, interpolate, recorded_grid
 from medic_mm.checkpoints.strict import unusable
-from medic_mm.errors import MissingFileError
+from medic_mm.errors import MissingFileError, UserError
 from medic_mm.helpers import nearest
 
 # scalars that only OpenAI's archives hold; those weights were trained with QuickGELU
@@ -80,7 +80,7 @@ def require_weights(
         ValueError: where ``weights`` is not set and ``random_weights`` is off.
     """
     if weights is None and not random_weights:
-        raise ValueError(
+        raise UserError(
             f'weights=None leaves {teacher} without weights: set weights to a local '
             f'file or to {example}, or, for dry runs and tests only, '
             'random_weights=True'

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly, unusable
 from medic_mm.checks import require, require_number
-from medic_mm.errors import UserError
+from medic_mm.errors import FileError, UserError
 from medic_mm.models.teachers.base import FrozenTeacher
 from medic_mm.models.teachers.loading import WeightFile, require_weights
 from medic_mm.models.teachers.mae_files import (
@@ -152,7 +152,7 @@ class MAETeacher(FrozenTeacher):
         if not self.with_decoder:
             state = {k: v for k, v in state.items() if k.startswith('backbone.')}
         elif not any(name.startswith('neck.') for name in state):
-            raise RuntimeError(_without_decoder(self.arch, self.weights))
+            raise FileError(_without_decoder(self.arch, self.weights))
         elif known_file(self.weights) is None:
             check_recorded_norm_pix(self.weights, self.norm_pix)
         require_fit(state, self.network.state_dict(), self.weights)
@@ -210,7 +210,7 @@ class MAETeacher(FrozenTeacher):
     @property
     def _decoder(self) -> MAEPretrainDecoder:
         if not self.with_decoder:
-            raise RuntimeError(
+            raise FileError(
                 'decoder=None leaves MAETeacher without a decoder: set '
                 f'decoder=dict({settings_text(DECODER)}), which needs a file with one, '
                 f'such as {full_file(self.arch)}'

@@ -66,7 +66,7 @@ def decide_norm_pix(
     known = known_file(weights)
     if known is None:
         if given is None and needed:
-            raise ValueError(
+            raise UserError(
                 f'norm_pix=None: the name {Path(weights or "").name!r} does not say '
                 'whether its decoder predicts normalised pixels, so set norm_pix=True '
                 '(as in mae_pretrain_vit_*_full.pth and in mmpretrain) or '
@@ -74,7 +74,7 @@ def decide_norm_pix(
             )
         return given
     if given is not None and given != known.norm_pix:
-        raise ValueError(
+        raise UserError(
             f'norm_pix={given} contradicts {Path(weights or "").name}, which was '
             f'trained with norm_pix={known.norm_pix}: set that, or leave norm_pix out'
         )
@@ -94,7 +94,7 @@ def check_recorded_norm_pix(weights: str, norm_pix: bool) -> None:
     text = config if isinstance(config, str) else ''
     recorded = set(re.findall(r'\bnorm_pix=(True|False)\b', text))
     if recorded == {str(not norm_pix)}:
-        raise RuntimeError(
+        raise FileError(
             f'norm_pix={norm_pix} contradicts {weights}, whose own config says '
             f'norm_pix={not norm_pix}: set that'
         )
@@ -123,7 +123,7 @@ def require_fit(
     found, wanted = _sizes(state), _sizes(own)
     for part, setting in (('encoder', 'arch'), ('decoder', 'decoder')):
         if part in found and found[part] != wanted.get(part):
-            raise RuntimeError(
+            raise FileError(
                 f'the {part} in {weights} has {settings_text(found[part])}, but the '
                 f'settings of MAETeacher ask for {settings_text(wanted[part])}: set '
                 f'{setting} (and patch_size) to what the file holds'

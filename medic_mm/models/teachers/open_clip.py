@@ -14,6 +14,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medic_mm.checkpoints.strict import load_strictly, unusable
+from medic_mm.errors import UserError
 from medic_mm.models.teachers.base import (
     FrozenTeacher,
     TeacherOutput,
@@ -104,7 +105,7 @@ class OpenCLIPTeacher(FrozenTeacher):
         self.layer = block_index(layer, depth, source.name)
         self.norm = norm
         if norm and network.attn_pool is not None:
-            raise ValueError(
+            raise UserError(
                 f'norm=True: {source.name} has no norm for its tokens (ln_post comes '
                 'after attentional pooling); use norm=False'
             )

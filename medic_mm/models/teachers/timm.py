@@ -123,7 +123,7 @@ class TimmTeacher(FrozenTeacher):
         else:
             file = read_weight_file(self.weights)
             if file.quick_gelu and not _uses_quick_gelu(self.network):
-                raise RuntimeError(
+                raise FileError(
                     f'{file.path} was trained with QuickGELU but model={self.model!r} '
                     f'has another activation: use model={_quick(self.model)!r}'
                 )

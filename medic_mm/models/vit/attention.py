@@ -12,6 +12,7 @@ import torch
 from mmpretrain.models.utils import BEiTAttention, MultiheadAttention
 from torch import Tensor, nn
 
+from medic_mm.errors import UserError
 from medic_mm.models.vit.qkv import split_qkv
 from medic_mm.randomness import eval_mode
 
@@ -114,10 +115,10 @@ def require_readable_attention(backbone: nn.Module, setting: str) -> None:
         setting: What asks for the attention, for the sentence.
 
     Raises:
-        ValueError: for anything but a plain ViT with a class token.
+        UserError: for anything but a plain ViT with a class token.
     """
     if not has_readable_attention(backbone):
-        raise ValueError(
+        raise UserError(
             f'{setting} cannot read the attention of {type(backbone).__name__}: take '
             "'medic_mm.MaskedViT' or 'BEiTPretrainViT' as the backbone, or the "
             "teacher's attention"
@@ -164,12 +165,12 @@ def choose_block(backbone: nn.Module, block: int | None = None) -> int:
     """Number of the block to read, from 1; the last one by default.
 
     Raises:
-        ValueError: where the backbone has no such block, or no blocks of a plain ViT
+        UserError: where the backbone has no such block, or no blocks of a plain ViT
             with a class token, from which attention could be read.
     """
     name = type(backbone).__name__
     if not has_readable_attention(backbone):
-        raise ValueError(
+        raise UserError(
             f'attention of a class token cannot be read from {name}: it takes a plain '
             "ViT with a class token, such as medic_mm's MaskedViT and RelationViT or "
             "mmpretrain's VisionTransformer, MAEViT and BEiTViT"
@@ -177,7 +178,7 @@ def choose_block(backbone: nn.Module, block: int | None = None) -> int:
     layers: Any = backbone.layers
     number = len(layers) if block is None else block
     if not 1 <= number <= len(layers):
-        raise ValueError(
+        raise UserError(
             f'block={block} is out of range: {name} has blocks 1 to {len(layers)}'
         )
     return number
@@ -197,7 +198,7 @@ def student_attention(
         block: Number of the block, from 1. Default: the last.
 
     Raises:
-        ValueError: as :func:`choose_block`.
+        UserError: as :func:`choose_block`.
     """
     number = choose_block(backbone, block)
     layers: Any = backbone.layers
