@@ -27,8 +27,8 @@ DISTRIBUTIONS = {
     'open_clip': 'open_clip_torch',
     'skimage': 'scikit-image',
 }
-# the modules that come with either host
-HOST_MODULES = {'mmengine', 'mmcv', 'mmpretrain', 'cv2'}
+# the modules that come with OneDL and with OpenMMLab
+OPENMMLAB_MODULES = {'mmengine', 'mmcv', 'mmpretrain', 'cv2'}
 
 # prints the folder that `mim` looks into, found without importing the package
 FIND_MIM = """
@@ -176,7 +176,7 @@ def required(metadata: Message, extra: str = '') -> set[str]:
     }
 
 
-def test_no_extra_mixes_the_two_hosts(metadata: Message) -> None:
+def test_no_extra_mixes_onedl_and_openmmlab(metadata: Message) -> None:
     extras = set(metadata.get_all('Provides-Extra'))
     assert extras >= {'onedl', 'openmmlab', 'seg', 'tests', 'vis', 'export', 'all'}
     assert not required(metadata) & (ONEDL | OPENMMLAB)
@@ -214,7 +214,7 @@ def imported_modules(path: Path) -> set[str]:
 
 def test_every_import_is_declared(root: Path, metadata: Message) -> None:
     declared = required(metadata)
-    known = set(sys.stdlib_module_names) | HOST_MODULES | {'medic_mm'}
+    known = set(sys.stdlib_module_names) | OPENMMLAB_MODULES | {'medic_mm'}
     paths = [*(root / 'medic_mm').rglob('*.py'), *(root / 'tools').rglob('*.py')]
     for path in paths:
         if '.mim' in path.parts:

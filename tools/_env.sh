@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it. Sets TOOLS (this folder) and ROOT (the one above).
+# Sourced by the other scripts. Sets TOOLS (this folder) and ROOT (the one above).
 #
 # choose_python sets PYTHON: MEDIC_MM_PYTHON or PYTHON if set, else the active
 # environment's, else that of ROOT/.venv, else python. prepare_python, of the scripts

@@ -74,7 +74,7 @@ class ImageFeatures:
     Attributes:
         values: float32 on the CPU: ``(N, D)``, or ``(N, 1 + L, D)`` for all tokens.
         files: The file of each row.
-        skipped: Files that are no readable images, and why.
+        skipped: Files that cannot be read as images, and why.
         seconds: Time for reading and encoding.
     """
 
@@ -125,7 +125,7 @@ def _encode(
     values: Tensor | None = None
     files: list[str] = []
     skipped: dict[str, str] = {}
-    # disable=None: no bar, and no control codes, where the output is no terminal
+    # disable=None: no bar, and no control codes, where the output is not a terminal
     bar = tqdm(total=len(paths), unit=' images', disable=None)
     names = map(str, paths)
     for batch in loader:

@@ -32,7 +32,7 @@ from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.run_config import load_config
 from medic_mm.settings.student import seed_of
 
-#: What can be probed: the class token, the mean patch token, one beside the other.
+#: What can be probed: the class token, the mean patch token, both together.
 FEATURES = ('cls', 'mean', 'cls+mean')
 
 
