@@ -2,9 +2,9 @@
 #
 # choose_python sets PYTHON: MEDIC_MM_PYTHON or PYTHON if set, else the active
 # environment's, else that of ROOT/.venv, else python. prepare_python, of the scripts
-# that set up a clone, makes ROOT/.venv in place of the last two; later calls install
-# nothing until a requirement changes. PIP_EXTRA_INDEX_URL and other PIP_* variables
-# work as always. Both put PYTHON's folder first on PATH.
+# that set up a clone, takes MEDIC_MM_PYTHON or an active environment that has all, else
+# makes ROOT/.venv; later calls install nothing until a requirement changes.
+# PIP_EXTRA_INDEX_URL and other PIP_* variables work as always.
 
 TOOLS=$(dirname "${BASH_SOURCE[0]}")
 ROOT=$(cd "$TOOLS/.." && pwd)
@@ -32,11 +32,10 @@ choose_python() {
   found=$(command -v "$PYTHON") ||
     fail "$name=$PYTHON is not a program: name a Python interpreter"
   PYTHON=$(cd "$(dirname "$found")" && pwd)/$(basename "$found")
-  set_paths
+  prefer_clone
 }
 
-set_paths() {
-  export PATH="$(dirname "$PYTHON"):$PATH"
+prefer_clone() {
   # the package need not be installed, and an installed one is not what is meant
   if [ -d "$ROOT/medic_mm" ]; then
     export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
@@ -46,7 +45,8 @@ set_paths() {
 # prepare_python [MODULE ...]: an interpreter that has everything, and these modules
 prepare_python() {
   set -- torch mmengine mmpretrain open_clip "$@"
-  if [ -n "${MEDIC_MM_PYTHON:-${PYTHON:-}}" ]; then
+  PYTHON=${MEDIC_MM_PYTHON:-}
+  if [ -n "$PYTHON" ]; then
     choose_python
     has_modules "$PYTHON" "$@" ||
       fail "$PYTHON lacks one of the modules $*:" \
@@ -58,8 +58,9 @@ prepare_python() {
       echo "The active environment lacks one of the modules $*: it is left as it is."
     fi
     make_environment
-    set_paths
+    prefer_clone
   fi
+  export PATH="$(dirname "$PYTHON"):$PATH"
 }
 
 has_modules() {
