@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medic_mm.checkpoints.saving import write_json, write_whole
+from medic_mm.cli.evaluation_inputs import read_student
 from medic_mm.cli.evaluation_plan import (
     SUITE,
     LeftOut,
@@ -23,7 +24,6 @@ from medic_mm.cli.evaluation_plan import (
     make_plan,
 )
 from medic_mm.cli.evaluation_run import Row, Run, TaskError
-from medic_mm.cli.evaluation_student import read_student
 from medic_mm.cli.main import root_folder
 from medic_mm.errors import UserError
 from medic_mm.settings.pretrained import RANDOM

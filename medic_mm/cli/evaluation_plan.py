@@ -15,19 +15,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from medic_mm.cli.evaluation_data import (
+from medic_mm.cli.evaluation_inputs import (
     DATASETS,
+    SIZES,
     Dataset,
+    PretrainedStudent,
+    describe_network,
+    has_layer_scale,
     own_changes,
     own_images,
     read_data,
-)
-from medic_mm.cli.evaluation_student import (
-    SIZES,
-    PretrainedStudent,
-    describe_network,
-    features_model,
-    has_layer_scale,
 )
 from medic_mm.cli.knn import find_dataloaders
 from medic_mm.errors import UserError
@@ -286,8 +283,29 @@ def features_config(
     return Config(
         dict(
             default_scope='mmpretrain',
-            **features_model(student),
+            **_features_model(student),
             randomness=dict(seed=seed),
             **loaders,
         )
     )
+
+
+def _features_model(student: PretrainedStudent) -> dict[str, Any]:
+    """The settings from which a student is built for its features."""
+    settings, model = student.settings, student.settings['model']
+    preprocessor = (
+        model.get('data_preprocessor') or settings.get('data_preprocessor') or {}
+    )
+    if not student.trusted:
+        # a registry builds any function that a type names, so a downloaded checkpoint
+        # gives plain numbers and a backbone that is known
+        numbers = ('mean', 'std', 'to_rgb')
+        preprocessor = {x: preprocessor[x] for x in numbers if x in preprocessor}
+        preprocessor['type'] = 'medic_mm.HostSamplesPreprocessor'
+        backbone = {k: v for k, v in student.backbone.items() if k != 'init_cfg'}
+        return dict(model=dict(backbone=backbone, data_preprocessor=preprocessor))
+    kept = {k: model[k] for k in ('backbone', 'init_cfg') if model.get(k) is not None}
+    found: dict[str, Any] = dict(model=dict(kept, data_preprocessor=preprocessor))
+    if settings.get('custom_imports'):
+        found['custom_imports'] = settings['custom_imports']
+    return found

@@ -20,8 +20,8 @@ from mmengine.config import Config
 
 import medic_mm
 from medic_mm.checkpoints.saving import write_json, write_whole
+from medic_mm.cli.evaluation_inputs import PretrainedStudent
 from medic_mm.cli.evaluation_plan import SUITE, Task, features_config
-from medic_mm.cli.evaluation_student import PretrainedStudent
 from medic_mm.errors import UserError
 from medic_mm.helpers import duration
 from medic_mm.settings.pretrained import RANDOM

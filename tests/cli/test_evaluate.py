@@ -22,7 +22,7 @@ from medic_mm.checkpoints import load_backbone
 from medic_mm.cli import evaluation_run as module
 from medic_mm.cli.convert import convert_file
 from medic_mm.cli.evaluate import Evaluation, evaluate
-from medic_mm.cli.evaluation_data import DATASETS
+from medic_mm.cli.evaluation_inputs import DATASETS, PretrainedStudent, read_student
 from medic_mm.cli.evaluation_plan import (
     SUITE,
     LeftOut,
@@ -32,7 +32,6 @@ from medic_mm.cli.evaluation_plan import (
     make_plan,
 )
 from medic_mm.cli.evaluation_run import Row
-from medic_mm.cli.evaluation_student import PretrainedStudent, read_student
 from medic_mm.cli.knn import find_dataloaders
 from medic_mm.errors import UserError
 from medic_mm.evaluation.loaders import labelled_loaders
