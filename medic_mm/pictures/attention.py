@@ -124,15 +124,9 @@ def draw_attention(
     """One image and all its maps; sets the size of the figure.
 
     Each map has its own colours, from 0 to its maximum, which is written below it:
-    heads differ by orders of magnitude.
-
-    Args:
-        figure: A figure without axes.
-        picture: The image ``(3, H, W)``, RGB in 0..1.
-        sides: The student's maps, then the teacher's.
-        index: Place of the image in the batch of maps.
-        interpolation: ``'nearest'`` shows the patches as they are; or ``'bilinear'``.
-        overlay: Draw maps half transparent over the image in grey.
+    heads differ by orders of magnitude. ``picture`` is ``(3, H, W)``, RGB in 0..1, and
+    ``index`` its place in the batch of maps; ``sides`` are the student's maps, then the
+    teacher's. ``overlay`` draws maps half transparent over the image in grey.
     """
     heads = max(side.weights.shape[1] for side in sides)
     per_row = min(_MAPS_PER_ROW, heads)
@@ -166,13 +160,8 @@ def draw_overview(
     """All images with all their maps, small; sets the size of the figure.
 
     One line for each image where all maps fit on it, else one line for the student and
-    one for the teacher. Heads are in their order from left to right.
-
-    Args:
-        figure: A figure without axes.
-        pictures: The images ``(B, 3, H, W)``, RGB in 0..1.
-        sides: The student's maps, then the teacher's.
-        interpolation: As in :func:`draw_attention`.
+    one for the teacher. Heads are in their order from left to right. Arguments are as
+    in :func:`draw_attention`.
     """
     maps = sum(side.weights.shape[1] for side in sides)
     lines = [sides] if maps <= _MAPS_ON_ONE_LINE else [[side] for side in sides]

@@ -45,19 +45,15 @@ T = TypeVar('T')
 class Opened:
     """The networks of a config and the images that they look at.
 
-    Attributes:
-        student: Backbone and preprocessor, in eval mode, on the device.
-        teacher: With its weights; None where there is none, or none that is shown.
-        paths: The image files.
-        inputs: uint8 BGR ``(B, 3, H, W)``.
-        notes: Sentences for the user.
+    The student is in eval mode, on the device. There is no teacher where the config has
+    none, or none that is shown.
     """
 
     student: Student
     teacher: FrozenTeacher | None
     paths: list[Path]
-    inputs: Tensor
-    notes: list[str]
+    inputs: Tensor  # uint8 BGR (B, 3, H, W)
+    notes: list[str]  # sentences for the user
 
     def read(
         self, readers: Mapping[str, Callable[[Tensor, Tensor, Tensor], T]]

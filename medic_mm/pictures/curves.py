@@ -43,11 +43,8 @@ def visualize_curves(
 ) -> Drawn:
     """Draw losses, k-NN accuracy, learning rate, throughput and gradient norm of runs.
 
-    Args:
-        runs: Work folders of ``tools/train.py``.
-        out: File to write (``.png``, ``.pdf`` or ``.svg``), or a folder for
-            ``curves.png``.
-        labels: A name for each run. Default: the names of the folders.
+    ``out`` is a file (``.png``, ``.pdf`` or ``.svg``), or a folder for ``curves.png``.
+    By default runs are called by their folders.
 
     Raises:
         UserError: for a folder without a run, labels that do not fit the runs, or a

@@ -161,23 +161,16 @@ class EvolutionSettings:
 class Stage:
     """Clusters and masks by one method at one epoch.
 
-    Attributes:
-        method: ``'EM'``, ``'HC'`` or ``'HC + bias'``.
-        epoch: From 0.
-        num_clusters: K by the schedule; EM may find fewer.
-        alpha: Weight of the clusters by the schedule.
-        ids: long ``(B, L)``, the cluster of each patch.
-        masks: bool ``(B, L)``, True = hidden, drawn from these clusters.
-        measures: ``(B,)`` each: ``components`` and ``boundary`` of
-            :class:`SpatialCoherence`, and ``largest``, patches in the largest cluster.
+    Its measures, ``(B,)`` each, are ``components`` and ``boundary`` of
+    :class:`SpatialCoherence`, and ``largest``, patches in the largest cluster.
     """
 
-    method: str
-    epoch: int
-    num_clusters: int
-    alpha: float
-    ids: Tensor
-    masks: Tensor
+    method: str  # 'EM', 'HC' or 'HC + bias'
+    epoch: int  # from 0
+    num_clusters: int  # K by the schedule; EM may find fewer
+    alpha: float  # weight of the clusters by the schedule
+    ids: Tensor  # long (B, L), the cluster of each patch
+    masks: Tensor  # bool (B, L), True = hidden, drawn from these clusters
     measures: dict[str, Tensor]
 
 
@@ -278,13 +271,8 @@ def draw_evolution(
 ) -> None:
     """One image: for each method a row of cluster maps and a row of masks.
 
-    Args:
-        figure: A figure without axes; its size is set.
-        picture: ``(3, H, W)``, RGB in 0..1.
-        stages: As :func:`evolve` gives them.
-        index: Place of the image in the batch of the stages.
-        grid: Rows and columns of patches.
-        settings: Those of the stages, for the caption.
+    ``picture`` is ``(3, H, W)``, RGB in 0..1, and ``index`` its place in the batch of
+    the stages. The size of the figure is set.
     """
     columns = len(settings.at)
     methods = [stages[at : at + columns] for at in range(0, len(stages), columns)]

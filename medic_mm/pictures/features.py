@@ -98,17 +98,11 @@ def visualize_features(
 
 @dataclass(frozen=True)
 class PatchTokens:
-    """Tokens of the patches of some images.
+    """Tokens of the patches of some images."""
 
-    Attributes:
-        values: float32 ``(B, L, D)`` on the CPU, row-major.
-        grid: Rows and columns of patches; L = rows * columns.
-        what: Where they are from, such as ``'block 12'``.
-    """
-
-    values: Tensor
-    grid: tuple[int, int]
-    what: str
+    values: Tensor  # float32 (B, L, D) on the CPU, row-major
+    grid: tuple[int, int]  # rows and columns of patches; L = rows * columns
+    what: str  # where they are from, such as 'block 12'
 
 
 @torch.no_grad()
@@ -117,7 +111,7 @@ def student_tokens(
 ) -> PatchTokens:
     """Output of a block of a backbone on whole images; of the last, after its norm.
 
-    The backbone should be in eval mode. One that masks is told not to.
+    The backbone should be in eval mode. One that masks hides nothing here.
 
     Args:
         backbone: A ViT of this package or of mmpretrain.
@@ -150,11 +144,7 @@ def teacher_tokens(
     A ``CachedTeacher`` is asked for the teacher behind it. Of a teacher that returns
     queries, keys and values, the values of all heads are joined.
 
-    Args:
-        teacher: The teacher, with its weights.
-        images: ``(B, 3, H, W)``, normalised by the student's preprocessor.
-        mean: The preprocessor's channel means.
-        std: The preprocessor's standard deviations.
+    Arguments are those of :meth:`FrozenTeacher.forward`.
     """
     known: Any = teacher.uncached
     out = known(images, mean, std)
@@ -259,12 +249,9 @@ def draw_features(
 ) -> None:
     """One column an image: the input, then the colours of each side.
 
-    Each side has principal components of its own, over all images shown.
-
-    Args:
-        figure: A figure without axes; its size is set.
-        pictures: ``(B, 3, H, W)``, RGB in 0..1.
-        sides: Name, such as ``'teacher'``, to its tokens of the same images.
+    Each side has principal components of its own, over all images shown. ``pictures``
+    are ``(B, 3, H, W)``, RGB in 0..1; ``sides`` are tokens of these images by name. The
+    size of the figure is set.
     """
     total = len(pictures)
     bands = -(-total // _IN_A_ROW)

@@ -33,21 +33,13 @@ _LONGEST_NAME = 15
 
 @dataclass(frozen=True)
 class AttentionOfImages:
-    """Images as they are shown, and what their patches attend to.
-
-    Attributes:
-        paths: The files.
-        pictures: ``(B, 3, H, W)``, RGB in 0..1.
-        grid: Rows and columns of patches: of the teacher, where there is one.
-        attention: ``(B, L, L)``; None without a teacher.
-        notes: Sentences for the user.
-    """
+    """Images as they are shown, and what their patches attend to."""
 
     paths: list[Path]
-    pictures: Tensor
-    grid: tuple[int, int]
-    attention: Tensor | None = None
-    notes: list[str] = field(default_factory=list)
+    pictures: Tensor  # (B, 3, H, W), RGB in 0..1
+    grid: tuple[int, int]  # rows and columns of patches, of the teacher if there is one
+    attention: Tensor | None = None  # (B, L, L)
+    notes: list[str] = field(default_factory=list)  # sentences for the user
 
 
 def read_attention(
@@ -59,12 +51,7 @@ def read_attention(
 ) -> AttentionOfImages:
     """Read images as the config evaluates them, and the teacher's attention on them.
 
-    Args:
-        config: A config of pre-training. None: images of 224 px in 14 x 14 patches.
-        images: Files or folders.
-        limit: At most so many.
-        device: As on the command line.
-        with_teacher: False leaves the teacher out.
+    Without a config, images have 224 px in 14 x 14 patches, and there is no attention.
 
     Raises:
         UserError: for images or a config that cannot be used.
@@ -143,11 +130,7 @@ def least_block(config: Config | None) -> int:
 
 
 def set_mask_ratio(config: Config, ratio: float) -> None:
-    """Let a model hide another share of patches, in place.
-
-    Args:
-        config: A config whose scope is entered.
-        ratio: Share of patches in (0, 1).
+    """Let a model hide another share of patches, in place; the scope is entered.
 
     Raises:
         UserError: for a ratio out of range, or a config that does not say how much is
@@ -220,12 +203,8 @@ def choose_images(
 ) -> tuple[Tensor, list[str]]:
     """Images and their names: of the files given, else of the k-NN test data.
 
-    Args:
-        config: A config of pre-training; its scope must be entered.
-        images: Files and folders; empty for images drawn from the config's data, one
-            of each class in turn, the same in each call.
-        size: ``(height, width)`` of the backbone's images.
-        limit: At most so many; of files and folders the first ones by name.
+    Images of the config's data, whose scope must be entered, are drawn, one of each
+    class in turn, the same in each call. ``size`` is the backbone's height and width.
 
     Returns:
         uint8 BGR ``(B, 3, H, W)``, and a short name for each: of the file or the class.

@@ -203,16 +203,7 @@ def patch_numbers(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
 
 
 def grey_out(picture: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A picture with its hidden patches grey.
-
-    Args:
-        picture: ``(3, H, W)``, RGB in 0..1.
-        mask: bool ``(L,)``, row-major.
-        grid: Rows and columns of patches.
-
-    Returns:
-        ``(H, W, 3)``.
-    """
+    """A picture ``(3, H, W)`` as ``(H, W, 3)``, patches of ``mask (L,)`` grey."""
     height, width = picture.shape[1:]
     hidden = mask[patch_numbers(grid, (height, width))]
     return picture.masked_fill(hidden, HIDDEN_GREY).permute(1, 2, 0)
@@ -227,12 +218,8 @@ def draw_masks(
 ) -> None:
     """One row an image: the input, then what each strategy leaves of it.
 
-    Args:
-        figure: A figure without axes; its size is set.
-        pictures: ``(B, 3, H, W)``, RGB in 0..1.
-        masks: Name of the strategy to bool ``(B, L)``, True = hidden.
-        grid: Rows and columns of patches.
-        settings: Those that the masks were drawn with, for the caption.
+    ``pictures`` are ``(B, 3, H, W)``, RGB in 0..1; ``masks`` and ``settings`` those of
+    :func:`draw_all_masks`. The size of the figure is set.
     """
     height, width = pictures.shape[2:]
     cells = add_cells(
@@ -278,12 +265,7 @@ def cluster_colours(count: int) -> Tensor:
 
 
 def colour_clusters(picture: Tensor, ids: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Clusters as colours through which the image shimmers in grey.
-
-    Args:
-        picture: ``(3, H, W)``, RGB in 0..1.
-        ids: long ``(L,)``, row-major.
-        grid: Rows and columns of patches.
+    """Clusters ``ids (L,)`` as colours over the grey picture ``(3, H, W)``.
 
     Returns:
         ``(H, W, 3)``.

@@ -80,7 +80,7 @@ def make_panel(model: BaseSelfSupervisor, batch: dict, teacher: bool = True) -> 
 
 
 def find_teacher(model: nn.Module) -> FrozenTeacher | None:
-    """The model's own teacher, behind a cache too; None where there is none of ours."""
+    """The model's own teacher, behind a cache too; None without one of ours."""
     teacher = getattr(model, 'target_generator', None)
     return teacher.uncached if isinstance(teacher, FrozenTeacher) else None
 

@@ -41,8 +41,8 @@ class PanelHook(Hook):
 
     Training goes on as if the hook were not there: generators and modes are restored,
     and in a run of several processes the first one draws by itself. A panel is made
-    once, and not kept, before the first step, so that what cannot be drawn is told
-    then.
+    once, and not kept, before the first step, so that what cannot be drawn ends the
+    run then.
 
     Args:
         dataset: Config of a data set with test transforms. For a model that takes its
