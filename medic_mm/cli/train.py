@@ -18,10 +18,9 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from medic_mm.datasets.loaders import require_batches
 from medic_mm.datasets.segmentation_files import check_image_suffixes
 from medic_mm.errors import UserError
-from medic_mm.evaluation.loaders import find_dataloaders
+from medic_mm.evaluation.loaders import find_dataloaders, require_batches
 from medic_mm.settings.arguments import add_config_options, add_shared
 from medic_mm.settings.building import naming_places
 from medic_mm.settings.checkpoint_arguments import (

@@ -1,7 +1,7 @@
 """Data sets, and how image files are found and read.
 
-:mod:`medic_mm.datasets.image_files` and :mod:`medic_mm.datasets.decoding` need no host;
-the data sets are imported when they are used.
+:mod:`medic_mm.datasets.image_files` and :mod:`medic_mm.datasets.decoding` need no
+OpenMMLab; the data sets are imported when they are used.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def compare_classes(datasets: Mapping[str, Any], of: str = '') -> int | None:
     """Compare the classes of data sets, and say which have no images.
 
     Names are compared where both sides have them. Data sets that only give numbers, or
-    have words of their own (the host's ImageNet against folders), are compared by
+    have words of their own (mmpretrain's ImageNet against folders), are compared by
     count.
 
     Args:
@@ -295,7 +295,7 @@ def _advice(ours: ClassList, theirs: ClassList) -> str:
 
 
 def _labels(dataset: Any) -> set[int]:
-    """All labels of a data set; none where it does not tell, or folders give them."""
+    """All labels of a data set; none where it does not say, or folders give them."""
     if _folders(dataset) or not hasattr(dataset, 'get_data_info'):
         return set()
     infos = (dataset.get_data_info(i) for i in range(len(dataset)))

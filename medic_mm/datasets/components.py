@@ -1,4 +1,4 @@
-"""Imports the data sets, so that the registry knows them; they need a host."""
+"""Imports the data sets, so that the registry knows them; they need OpenMMLab."""
 
 from medic_mm.datasets.embedded_shapes import EmbeddedShapes
 from medic_mm.datasets.image_folder import ImageFolder

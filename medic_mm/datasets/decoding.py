@@ -7,7 +7,7 @@ floating point have no range that could be known, and are refused. A file that i
 off is refused, too.
 
 Pillow reads all formats. JPEG, the most common one, is decoded by OpenCV where that is
-there, since it is faster; the pixels are equal. Needs no host.
+there, since it is faster; the pixels are equal. Needs no OpenMMLab.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ CAPTION_WORDS = ('a', 'an', *CLASSES)
 ZOOMS = (1.25, 1.75, 2.5)
 #: Radius of the shapes, in multiples of the image's side.
 RADII = (0.28, 0.42)
-#: Width of the white rim around a shape, likewise.
+#: Width of the white rim around a shape, also.
 RIM = 1 / 32
 #: Largest rotation either way, in turns.
 ROTATION = 1 / 16
@@ -63,7 +63,7 @@ class EmbeddedShapes(BaseDataset):
     The classes take turns (``i % 10``). Validation uses other parts of the photographs
     and other random numbers.
 
-    A sample holds ``img`` (uint8 BGR ``(H, W, 3)``, as the hosts load files),
+    A sample holds ``img`` (uint8 BGR ``(H, W, 3)``, as OpenMMLab loads files),
     ``img_shape``, ``ori_shape``, ``gt_label``, ``gt_seg_map`` (uint8 ``(H, W)``: 0
     background, label + 1 inside the shape and on its rim), ``caption`` and
     ``sample_idx``. The image is made when a sample is fetched; ``get_data_info`` alone
@@ -74,7 +74,7 @@ class EmbeddedShapes(BaseDataset):
         length: Number of samples. Costs no memory.
         img_size: Side of the images in pixels.
         seed: Another seed gives other images; 0 or more.
-        pipeline: Transforms, as for every data set of the hosts.
+        pipeline: Transforms, as for every data set of mmpretrain.
         **kwargs: Passed to ``mmpretrain.BaseDataset``.
 
     Raises:

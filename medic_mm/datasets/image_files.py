@@ -18,7 +18,7 @@ SUFFIXES = (
     *('.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
 )
 
-#: Written by systems and programs beside one's data; as is all that begins with a dot.
+#: Written by systems and programs next to one's data; as is all that begins with a dot.
 _SYSTEM = frozenset(
     name.lower()
     for name in (
@@ -71,7 +71,7 @@ def is_image_name(name: str, suffixes: Sequence[str] = SUFFIXES) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or written by a system beside the data."""
+    """Whether a file or folder is hidden, or written by a system next to the data."""
     name = os.path.basename(name)
     return name.startswith('.') or name.lower() in _SYSTEM
 

@@ -27,7 +27,7 @@ from medic_mm.sampling import in_turns, ranks_in_class
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """The host's ``CustomDataset``, by default without labels.
+    """mmpretrain's ``CustomDataset``, by default without labels.
 
     Args:
         data_root: Folder of the images; sub-folders are searched too.
@@ -42,7 +42,7 @@ class ImageFolder(CustomDataset):
         draw_seed: Of the draw. None: the first ones in the order of their names, for
             comparison with results that were measured so.
         extensions: Endings of names of image files.
-        **kwargs: The host's arguments (``data_prefix``, ``ann_file``, ``pipeline``,
+        **kwargs: mmpretrain's arguments (``data_prefix``, ``ann_file``, ``pipeline``,
             ...).
 
     Attributes:
@@ -96,7 +96,7 @@ class ImageFolder(CustomDataset):
 
     def _find_samples(self) -> list:
         folder = Path(self.img_prefix)
-        if '://' in str(self.img_prefix):  # a remote store: the host's own errors
+        if '://' in str(self.img_prefix):  # a remote store: mmpretrain's own errors
             return super()._find_samples()
         if not folder.is_dir():
             raise MissingFileError(

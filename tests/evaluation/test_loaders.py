@@ -6,9 +6,9 @@ import pytest
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader
 
-from medic_mm.datasets import loaders
-from medic_mm.datasets.loaders import require_batches
 from medic_mm.errors import UserError
+from medic_mm.evaluation import loaders
+from medic_mm.evaluation.loaders import require_batches
 
 
 def loader(total, **settings):
