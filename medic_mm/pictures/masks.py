@@ -32,7 +32,13 @@ from medic_mm.pictures.common import (
     require_folder,
     save_figure,
 )
-from medic_mm.pictures.inputs import count_masked, least_block, read_attention
+from medic_mm.pictures.inputs import (
+    count_masked,
+    find_mask_transform,
+    least_block,
+    read_attention,
+)
+from medic_mm.registry import TRANSFORMS
 from medic_mm.settings.run_config import load_config
 
 _CELL = 1.55  # inches
@@ -126,6 +132,7 @@ def visualize_masks(
         seed=seed,
     )
     masks = draw_all_masks(found.grid, len(found.paths), settings, found.attention)
+    masks.update(draw_own_mask(config, found.grid, len(found.paths), settings))
     figure = Figure()
     draw_masks(figure, found.pictures, masks, found.grid, settings)
     return Drawn([save_figure(figure, folder / 'masks.png')], found.notes)
@@ -183,6 +190,21 @@ def draw_all_masks(
             attention, grid, count, strength, parts, generator=seeded(), **kind
         )
     return masks
+
+
+def draw_own_mask(
+    config: Config | None, grid: tuple[int, int], batch: int, settings: MaskSettings
+) -> dict[str, Tensor]:
+    """Masks of the config's transform by its name, where it is from outside."""
+    step = find_mask_transform(config) if config is not None else None
+    if step is None:
+        return {}
+    own = TRANSFORMS.build(dict(step, grid=grid, num_masked=settings.num_masked))
+    if type(own).__module__.startswith('medic_mm.'):  # drawn with the others
+        return {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return {type(own).__name__: own.draw(batch, grid, settings.num_masked)}
 
 
 def evolved_kinds(spatial_bias: float) -> dict[str, dict[str, Any]]:

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from extended import component, run, shorten, steps_of, write_files
+from mmengine.config import Config
 from tiny_runs import write_images
 
 from medic_mm.datasets.transforms import MaskTransform
 from medic_mm.errors import UserError
+from medic_mm.masking import random_mask
+from medic_mm.pictures.masks import MaskSettings, draw_own_mask
 
 
 def test_trains_and_is_drawn_and_reported(tmp_path: Path) -> None:
@@ -32,6 +35,25 @@ def test_trains_and_is_drawn_and_reported(tmp_path: Path) -> None:
     rows = steps_of(tmp_path / 'work')
     assert sum('loss_token' in row for row in rows) == 10
     assert any('knn' in key for row in rows for key in row)
+
+
+def test_is_drawn_beside_the_built_in_masks() -> None:
+    def config(**mask: object) -> Config:
+        dataset = dict(pipeline=[dict(grid=4, **mask)])
+        return Config(dict(train_dataloader=dict(dataset=dataset)))
+
+    settings = MaskSettings(num_masked=5, seed=1)
+    own = draw_own_mask(config(type=Scattered, mask_ratio=0.9), (4, 6), 3, settings)
+    torch.manual_seed(1)
+    assert torch.equal(own['Scattered'], random_mask(3, (4, 6), 5))
+    assert draw_own_mask(config(type='medic_mm.GridMask'), (4, 4), 1, settings) == {}
+    assert draw_own_mask(None, (4, 4), 1, settings) == {}
+
+
+class Scattered(MaskTransform):
+    """As RandomMask."""
+
+    draw = staticmethod(random_mask)
 
 
 def test_hides_the_nearest_patches(tmp_path: Path) -> None:
