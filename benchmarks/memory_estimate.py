@@ -20,6 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 from medic_mm.masking import block_mask
+from medic_mm.settings.needs import kept_bytes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'medic'
 SIZES = {'ViT-Ti/16': 't', 'ViT-S/16': 's', 'ViT-B/16': 'b', 'ViT-L/16': 'l'}
@@ -37,31 +38,13 @@ def build(size: str) -> torch.nn.Module:
     return model
 
 
-def kept_bytes(model: torch.nn.Module) -> int:
-    """Bytes of distinct storages that the backward pass of a batch keeps."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage
-        return tensor
-
+def batch() -> dict:
+    """Random images with block masks."""
     masks = block_mask(IMAGES, (14, 14), 78).view(IMAGES, 14, 14).numpy()
-    data = dict(
+    return dict(
         inputs=torch.randint(256, (IMAGES, 3, 224, 224), dtype=torch.uint8),
         data_samples=[DataSample().set_mask(mask) for mask in masks],
     )
-    data = model.data_preprocessor(data, True)
-    with (
-        torch.autocast('cpu', torch.bfloat16),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
-        losses = model(**data, mode='loss')
-    total = sum(storage.nbytes() for storage in storages.values())
-    del losses
-    return total
 
 
 def main() -> None:
@@ -75,7 +58,7 @@ def main() -> None:
         # bfloat16 copies of the weights are kept for the backward pass, once
         copies = 2 * trained
         fixed = 16 * trained + 4 * teacher + copies
-        each = (kept_bytes(model) - copies) / IMAGES
+        each = (kept_bytes(model, batch(), torch.bfloat16) - copies) / IMAGES
         totals = ' | '.join(f'{(fixed + each * n) / 2**30:.0f} GB' for n in BATCHES)
         print(
             f'| {title} | {fixed / 2**30:.1f} GB | {each / 2**20:.0f} MB | {totals} |',

@@ -12,6 +12,12 @@ from torch import distributed
 from medic_mm.errors import UserError
 from medic_mm.settings.device import has_accelerator
 
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+_STARTED_BY = {
+    'slurm': ('SLURM_PROCID', 'srun (tools/slurm_train.sh)'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'mpirun'),
+}
+
 
 def join_process_group(cfg: Config, launcher: str) -> bool:
     """Initialise a gloo group where the host could not: it needs a CUDA device.
@@ -29,6 +35,10 @@ def join_process_group(cfg: Config, launcher: str) -> bool:
         UserError: for a launcher that cannot start this process here, and for more
             processes than GPUs.
     """
+    if launcher not in LAUNCHERS:
+        raise UserError(
+            f'launcher {launcher!r} is unknown: choose from {", ".join(LAUNCHERS)}'
+        )
     if launcher == 'none':
         return False
     if launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -37,6 +47,12 @@ def join_process_group(cfg: Config, launcher: str) -> bool:
             'tools/dist_train.sh (or tools/dist_test.sh) with a number of processes'
         )
     if has_accelerator():
+        started = _STARTED_BY.get(launcher)
+        if started and started[0] not in os.environ:
+            raise UserError(
+                f'--launcher {launcher} needs {started[1]}, which sets {started[0]}: '
+                'start this command by it'
+            )
         _check_device_count()
         return False
     if launcher != 'pytorch':

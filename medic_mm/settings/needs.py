@@ -100,7 +100,7 @@ def memory_need(model: nn.Module, cfg: Config, batch: Any, ready: Readiness) -> 
 
 
 def _bytes_an_image(model: nn.Module, cfg: Config, batch: Any, teacher: Any) -> float:
-    """What the backward pass keeps for an image, from passes of two and four."""
+    """What the backward pass keeps for an image, counted on one."""
     if hasattr(teacher, 'random_weights') and not getattr(teacher, 'ready', True):
         teacher.random_weights = True  # of this copy; the values do not count
         logger = MMLogger.get_current_instance()
@@ -113,16 +113,12 @@ def _bytes_an_image(model: nn.Module, cfg: Config, batch: Any, teacher: Any) -> 
     dtype = None
     if type_name(cfg.optim_wrapper) == 'AmpOptimWrapper':
         dtype = torch.bfloat16
-    inputs = batch['inputs']
-    few, more = min(2, len(inputs)), min(4, len(inputs))
     model.train()
-    counts = [
-        kept_bytes(model, {k: v[:n] for k, v in batch.items()}, dtype)
-        for n in {few, more}
-    ]
-    if few == more:
-        return counts[0] / few
-    return max((max(counts) - min(counts)) / (more - few), 1)
+    one = {key: value[:1] for key, value in batch.items()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # copies of the weights in half precision are kept once
+    copies = 0 if dtype is None else 2 * trained
+    return max(kept_bytes(model, one, dtype) - copies, 1)
 
 
 def _memory_there() -> tuple[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -16,12 +17,20 @@ from torch import nn
 
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
-from medic_mm.settings import hub
+from medic_mm.models.teachers.hub import hub_address, kept_file, unreachable
+from medic_mm.models.teachers.loading import names_a_file
+from medic_mm.models.teachers.open_clip_source import resolve_tower
 from medic_mm.settings.needs import disk_need, memory_need
 from medic_mm.settings.options import read_places
 
 # Images that are read of each loader: enough to run all of its pipeline.
 _IMAGES = 8
+_HUB_FILES = (
+    'open_clip_model.safetensors',
+    'open_clip_pytorch_model.bin',
+    'model.safetensors',
+    'pytorch_model.bin',
+)
 _NOT_FOR_TRAINING = ('test_dataloader', 'knn_train_dataloader', 'knn_test_dataloader')
 
 
@@ -167,46 +176,41 @@ def _check_weights(place: str, key: str, settings: Any, ready: Readiness) -> Non
             return
         if weights is None:
             raise UserError(f'{place}.weights is not set: the teacher has no weights')
-        source = _hub_of(settings)
-        if source is None:
+        repository, address = _hub_of(settings)
+        if address is None:
             place, file = f'{place}.weights', weights
-        elif hub.is_here(source):
-            ready.found.append(f'{place}: weights of {source} are in the cache')
-        elif reason := hub.unreachable(source):
+        elif repository and kept_file(repository, _HUB_FILES):
+            ready.found.append(f'{place}: weights of {repository} are in the cache')
+        elif reason := unreachable(address):
             raise UserError(
                 f'{place}: the weights {weights!r} are not on this machine, and '
-                f'{source} cannot be reached ({reason}): fetch them on another machine '
-                f'and give the file by {place}.weights=PATH'
+                f'{address} cannot be reached ({reason}): fetch them on another '
+                f'machine and give the file by {place}.weights=PATH'
             )
         else:
-            ready.found.append(f'{place}: {source} answers, weights will be fetched')
+            ready.found.append(f'{place}: {address} answers, weights will be fetched')
     if file and not Path(file).expanduser().is_file():
         raise UserError(f'{place}={file}: there is no such file')
     if file:
         ready.found.append(f'{place}: {file}')
 
 
-def _hub_of(settings: Mapping) -> str | None:
-    """Where a teacher's weights are fetched from; None for a file."""
-    from medic_mm.models.teachers.loading import names_a_file
-
+def _hub_of(settings: Mapping) -> tuple[str | None, str | None]:
+    """Repository and address that a teacher's weights come from; None for a file."""
     weights = settings['weights']
     if names_a_file(weights):
-        return None
+        return None, None
     if type_name(settings) == 'TimmTeacher':
-        import timm
-
         found = timm.get_pretrained_cfg(settings['model'])
-        found = {} if found is None else found.to_dict()
-        name, address = found.get('hf_hub_id'), found.get('url')
+        source = {} if found is None else found.to_dict()
+        name = source.get('hf_hub_id')
     elif type_name(settings) == 'OpenCLIPTeacher':
-        from medic_mm.models.teachers.open_clip_source import resolve_tower
-
-        tag = resolve_tower(settings['model'], weights, None).tag_config
-        name, address = tag.get('hf_hub'), tag.get('url')
+        source = resolve_tower(settings['model'], weights, None).tag_config
+        name = source.get('hf_hub')
     else:
-        return None
-    return f'huggingface.co/{name.strip("/")}' if name else address
+        return None, None
+    name = name and name.strip('/')
+    return name, hub_address(name) if name else source.get('url')
 
 
 def _build_model(cfg: Config) -> nn.Module:

@@ -80,6 +80,8 @@ def value_problems(cfg: Config) -> Iterator[str]:
             several = _kind(value) == 'a list' and limits in (_SIDE, _COUNT)
             if key in _RANGES and value is not None:
                 for one in value if several else [value]:
+                    if isinstance(one, float) and not math.isfinite(one):
+                        continue  # its own sentence, below
                     yield from _range_problem('.'.join(place), key, one)
     for key in cfg:
         for place, value in walk(cfg[key], (key,)):

@@ -12,7 +12,7 @@ from tiny_runs import mae_config, write_config
 
 from medic_mm.cli.main import sentences_for_users
 from medic_mm.errors import UserError
-from medic_mm.settings import run_config
+from medic_mm.settings import launch, run_config
 from medic_mm.settings.launch import join_process_group
 from medic_mm.settings.run_config import (
     fill_dataloaders,
@@ -153,3 +153,72 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     with pytest.raises(UserError, match=r'4 processes .* has 2 GPUs'):
         join_process_group(Config(), 'pytorch')
+
+
+def test_launchers_that_cannot_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match="launcher 'slrum' is unknown: choose from"):
+        join_process_group(Config(), 'slrum')
+    monkeypatch.setattr(launch, 'has_accelerator', lambda: True)
+    for launcher, word in (('slurm', 'SLURM_PROCID'), ('mpi', 'mpirun')):
+        with pytest.raises(UserError, match=word):
+            join_process_group(Config(), launcher)
+
+
+@pytest.mark.parametrize('below', ['', 'a', 'a/b'])
+def test_work_dir_that_is_a_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / 'file'
+    file.touch()
+    with pytest.raises(UserError, match=f'--work-dir .*: {file} is not a folder'):
+        set_work_dir(Config(), str(file / below), 'c.py')
+    with pytest.raises(UserError, match='--work-dir is empty'):
+        set_work_dir(Config(), ' ', 'c.py')
+    set_work_dir(Config(), str(tmp_path / 'new' / below), 'c.py')
+
+
+def test_whole_config_is_checked(tmp_path: Path) -> None:
+    """Wrong keys of the file, each named, with nothing built."""
+    cfg = mae_config(tmp_path / 'absent')
+    cfg.train_dataloadr = dict(batch_size=2)
+    cfg.model.backbone.archh = 'base'
+    cfg.default_hooks.checkpoint = dict(
+        type='medic_mm.AtomicCheckpointHook', intervall=1
+    )
+    cfg.my_own = dict(anything=1)
+    cfg.model.head.loss.type = 'PixelReconstructionLos'
+    path = write_config(cfg, tmp_path / 'config.py')
+    gradients = dict(max_norm=float('inf'), norm_type=float('inf'))
+    options = {
+        'model.backbone.mask_ratio': float('nan'),
+        'optim_wrapper.clip_grad': gradients,
+    }
+    with pytest.raises(UserError) as error:
+        load_config(path, options)
+    assert sorted(str(error.value).splitlines()) == sorted(
+        [
+            "the config has no setting 'train_dataloadr': did you mean "
+            "'train_dataloader'?",
+            "model.backbone has no setting 'archh': did you mean 'arch'?",
+            "default_hooks.checkpoint has no setting 'intervall': did you mean "
+            "'interval'?",
+            "model.head.loss.type is 'PixelReconstructionLos', which does not exist: "
+            "did you mean 'PixelReconstructionLoss'?",
+            'model.backbone.mask_ratio is nan: it must be a finite number',
+            'optim_wrapper.clip_grad.max_norm is inf: it must be a finite number',
+        ]
+    )
+
+
+def test_values_that_name_their_key(root: Path) -> None:
+    path = root / 'configs/medic/vitb_300e.py'
+    for options, message in (
+        (
+            {'model.head.weights.cls': [0, 3]},
+            r'model.head.weights.cls is \[0, 3\], .* with a point, 0\.3',
+        ),
+        ({'train_dataloader.dataset.data_root': ['a', 'b']}, 'in quotes stays one'),
+        ({'optim_wrapper.optimizer.lr': 'nan'}, 'optim_wrapper.optimizer.lr'),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_config(path, options)
