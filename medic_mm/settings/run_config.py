@@ -14,8 +14,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from medic_mm.datasets.class_lists import check_settings
-from medic_mm.engine.hooks import ClassesHook
 from medic_mm.errors import MissingFileError, UserError
+from medic_mm.helpers import type_name
 from medic_mm.settings.data_root import set_data_root
 from medic_mm.settings.device import adapt_to_cpu, has_accelerator
 from medic_mm.settings.files import require_writable
@@ -159,8 +159,8 @@ def build_runner(
         runner = RUNNERS.build(cfg)
     for notice in notices:
         runner.logger.warning(notice)
-    if not any(isinstance(hook, ClassesHook) for hook in runner.hooks):
-        runner.register_hook(ClassesHook(), priority=ClassesHook.priority)
+    if not any(type_name(hook) == 'ClassesHook' for hook in runner.hooks):
+        runner.register_hook(dict(type='medic_mm.ClassesHook'))
     return runner
 
 

@@ -20,7 +20,7 @@ from medic_mm.checkpoints.openmmlab import is_pretrained, load_pretrained
 from medic_mm.datasets.data_preprocessor import require_rgb
 from medic_mm.errors import UserError
 from medic_mm.helpers import type_name
-from medic_mm.models.vit.fit import require_dividing_heads
+from medic_mm.models.fit import require_dividing_heads
 from medic_mm.registry import MODELS
 
 #: In place of a checkpoint: the backbone as it is before training.

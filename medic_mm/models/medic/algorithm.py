@@ -7,11 +7,11 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit
+from medic_mm.models import fit
 from medic_mm.models.medic.backbone import decode, encode, mask_token, takes_masks
 from medic_mm.models.medic.evolved_masking import given_masks
 from medic_mm.models.medic.head import FITS
 from medic_mm.models.teachers import TeacherOutput
-from medic_mm.models.vit import fit
 from medic_mm.models.vit.arguments import loads_a_file
 from medic_mm.registry import MODELS
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from medic_mm.checks import require, require_number
 from medic_mm.datasets.data_preprocessor import require_statistics
 from medic_mm.masking import PatchSplit, gather_tokens
+from medic_mm.models import fit
 from medic_mm.models.losses import mean_cosine
 from medic_mm.models.losses.weights import term_weights
 from medic_mm.models.medic.backbone import is_sparse
 from medic_mm.models.teachers import TeacherOutput
-from medic_mm.models.vit import fit
 from medic_mm.registry import MODELS
 
 POSITIONS = ('visible', 'masked', 'all')

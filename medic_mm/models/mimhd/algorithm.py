@@ -7,9 +7,9 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from medic_mm.masking import PatchSplit, masked_count, random_mask
+from medic_mm.models.fit import require_batch, require_fit
 from medic_mm.models.mimhd.decoder import decoding_fits
 from medic_mm.models.mimhd.head import relations_fit
-from medic_mm.models.vit.fit import require_batch, require_fit
 from medic_mm.randomness import global_generator
 from medic_mm.registry import MODELS
 

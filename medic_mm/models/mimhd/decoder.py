@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from medic_mm.checks import require, require_number
 from medic_mm.errors import UserError
 from medic_mm.masking import PatchSplit
+from medic_mm.models.fit import equal, patch_size, require_fit, require_pixels
 from medic_mm.models.teachers import MAETeacher
-from medic_mm.models.vit.fit import equal, patch_size, require_fit, require_pixels
 from medic_mm.registry import MODELS
 
 XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')

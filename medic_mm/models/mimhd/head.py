@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from medic_mm.checks import require, require_number
 from medic_mm.datasets.data_preprocessor import require_rgb, require_statistics
-from medic_mm.models.losses import relation_cross_entropy, relation_kl, relation_mse
-from medic_mm.models.losses.weights import term_weights
-from medic_mm.models.mimhd.backbone import RelationViT
-from medic_mm.models.vit.fit import (
+from medic_mm.models.fit import (
     equal,
     require_dividing_heads,
     require_fit,
     require_grid,
     require_teacher,
 )
+from medic_mm.models.losses import relation_cross_entropy, relation_kl, relation_mse
+from medic_mm.models.losses.weights import term_weights
+from medic_mm.models.mimhd.backbone import RelationViT
 from medic_mm.models.vit.qkv import QKV
 from medic_mm.registry import MODELS
 
