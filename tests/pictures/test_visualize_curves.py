@@ -77,7 +77,8 @@ def test_the_tool_draws_what_the_json_lines_say(
     )
     out = tmp_path / 'deep' / 'out.png'
     run_tool(monkeypatch, root, 'curves', *runs, '--out', out, '--labels', 'x', 'y')
-    assert capsys.readouterr().out.splitlines() == [f'wrote {out}']
+    # a library may print when the tool first imports it
+    assert capsys.readouterr().out.splitlines()[-1:] == [f'wrote {out}']
     assert out.stat().st_size > 10_000
     (figure,) = figures
     axes = {axis.get_title(loc='left'): axis for axis in figure.axes}

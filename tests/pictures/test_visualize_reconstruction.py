@@ -95,7 +95,9 @@ def test_the_tool_draws_eight_images_a_picture(
     run_tool(monkeypatch, root, *words, '--out', out, '--device', 'cpu')
     files = [out / name for name in ('reconstruction.png', 'reconstruction_2.png')]
     assert sorted(out.iterdir()) == files
-    assert capsys.readouterr().out.splitlines() == [f'wrote {file}' for file in files]
+    # a library may print when the tool first imports it
+    printed = capsys.readouterr().out.splitlines()[-2:]
+    assert printed == [f'wrote {file}' for file in files]
     # eight columns against one, and three lines of notes under both
     wide, narrow = (cv2.imread(str(file)).shape for file in files)
     assert wide[1] > 1.5 * narrow[1]
