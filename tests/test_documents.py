@@ -139,7 +139,9 @@ COMMANDS = [
 def words_of(arguments: str) -> list[str]:
     """One way to fill in a usage: ``[--to a|b]`` becomes ``--to a``."""
     plain = re.sub(
-        r'[\[\]]|\.\.\.', ' ', re.sub(r'\[arguments of[^\]]*\]', ' ', arguments)
+        r'(?<!=)\[|(?<!=\[)\]|\.\.\.',
+        ' ',
+        re.sub(r'\[arguments of[^\]]*\]', ' ', arguments),
     )
     words = shlex.split(plain)
     words = [word.partition('|')[0] if '|' in word else word for word in words]
