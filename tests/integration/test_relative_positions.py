@@ -69,6 +69,7 @@ def write_configs(folder: Path) -> tuple[Path, Path]:
         cfg.train_dataloader.batch_size = 2
         if 'classification' in name:
             # three classes, where ImageNet has a thousand
+            cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = 3
             cfg.test_dataloader.dataset.type = 'medic_mm.ImageFolder'
             cfg.test_dataloader.dataset.pop('split')
             cfg.test_dataloader.dataset.update(data_prefix='val', with_label=True)
