@@ -70,6 +70,7 @@ def write_configs(folder: Path) -> tuple[Path, Path]:
         if 'classification' in name:
             # three classes, where ImageNet has a thousand
             cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = 3
+            cfg.val_evaluator.topk = cfg.test_evaluator.topk = (1,)
             cfg.test_dataloader.dataset.type = 'medic_mm.ImageFolder'
             cfg.test_dataloader.dataset.pop('split')
             cfg.test_dataloader.dataset.update(data_prefix='val', with_label=True)
