@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import initialize
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
     DATASETS,
@@ -21,6 +22,7 @@ from mmengine.registry import (
     METRICS,
     MODELS,
     PARAM_SCHEDULERS,
+    TRANSFORMS,
     WEIGHT_INITIALIZERS,
     init_default_scope,
 )
@@ -78,6 +80,8 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     'val_interval': (0, -1),
     'weight_decay': (-0.05,),
 }
+# As their documentation says.
+MAY_BE_INFINITE = ('magnitude_std', 'norm_type')
 # Anything may stand there, and any name.
 FREE = ('metainfo', 'custom_keys', 'meta_keys', 'mean_pattern', 'policies', 'cfg')
 
@@ -141,6 +145,8 @@ def _candidates(cfg: Config, kind: str) -> Iterator[tuple[tuple[str, ...], Any]]
             if key in FREE or (key in ('type', '_scope_') and kind != 'misspelt'):
                 continue
             if kind in ('NaN', 'infinity') and not is_number:
+                continue
+            if kind == 'infinity' and key in MAY_BE_INFINITE:
                 continue
             if kind == 'out of range' and key not in OUT_OF_RANGE:
                 continue
@@ -238,6 +244,8 @@ def build_part(cfg: Config, place: tuple[str, ...]) -> Any:
         return _hook(cfg[top], place[1])
     if top.endswith('_evaluator'):
         return METRICS.build(cfg[top])
+    if top == 'tta_pipeline':
+        return [TRANSFORMS.build(transform) for transform in cfg.tta_pipeline]
     if top == 'log_processor':
         return LOG_PROCESSORS.build(cfg.log_processor)
     if top == 'randomness':
@@ -258,8 +266,10 @@ def _initializer(cfg: Config, place: tuple[str, ...]) -> Any:
     for step in place[: place.index('init_cfg') + 1]:
         node = node[int(step)] if isinstance(node, list | tuple) else node.get(step)
     for one in node if isinstance(node, list) else [node]:
-        if one is not None:
+        if isinstance(one, Mapping) and one.get('type') == 'Pretrained':
             WEIGHT_INITIALIZERS.build(one)
+        elif one is not None:
+            initialize(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), one)
 
 
 def _loader(settings: dict) -> Any:

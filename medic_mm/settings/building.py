@@ -15,8 +15,12 @@ from medic_mm.helpers import type_name
 from medic_mm.settings.options import read_places
 
 # Functions of mmengine that read a part of a config without a registry.
-_MODULES = ('mmengine.runner.runner', 'mmengine.optim.optimizer.builder')
-_READERS = ('build_', 'set_randomness', 'setup_env', 'wrap_model')
+_MODULES = (
+    'mmengine.model.weight_init',
+    'mmengine.optim.optimizer.builder',
+    'mmengine.runner.runner',
+)
+_READERS = ('build_', 'initialize', 'set_randomness', 'setup_env', 'wrap_model')
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ _RANGES: dict[str, dict[str, Any]] = {
     'weight_decay': dict(low=0),
 }
 _NUMBER, _TEXT, _TRUTH = 'a number', 'a text', 'True or False'
+_LIST, _DICT = 'a list', 'a dictionary'
 _WORDS = {'int': _NUMBER, 'float': _NUMBER, 'str': _TEXT, 'bool': _TRUTH}
 _NUMBER_BY_NAME = re.compile(r'(?i:dict|mapping)\[str, (int|float|int \| float)\]')
 # Arguments of OpenMMLab that take more than they are annotated with.
@@ -77,7 +78,7 @@ def value_problems(cfg: Config) -> Iterator[str]:
         for key, value in node.items():
             yield from _type_problem('.'.join((*place, key)), value, settings, key)
             limits = _RANGES.get(key)
-            several = _kind(value) == 'a list' and limits in (_SIDE, _COUNT)
+            several = _kind(value) == _LIST and limits in (_SIDE, _COUNT)
             if key in _RANGES and value is not None:
                 for one in value if several else [value]:
                     if isinstance(one, float) and not math.isfinite(one):
@@ -100,9 +101,11 @@ def _part_problem(place: tuple[str, ...], node: Any) -> Iterator[str]:
     )
     if (is_part or in_parts) and _kind(node) in (_NUMBER, _TEXT, _TRUTH):
         yield f'{name} is {node!r}, {_kind(node)}, where a dictionary is wanted'
-    if place[-1].endswith('_dataloader') and node and 'dataset' not in node:
+    if not isinstance(node, Mapping) or not node:
+        return
+    if place[-1].endswith('_dataloader') and 'dataset' not in node:
         yield f'{name} has no dataset'
-    if place == ('randomness',) and node and 'seed' not in node:
+    if place == ('randomness',) and 'seed' not in node:
         yield 'randomness has no seed: give a number, or None for a random one'
 
 
@@ -144,10 +147,14 @@ def _type_problem(name: str, value: Any, settings: Settings, key: str) -> Iterat
     if not isinstance(text, str):
         text = inspect.formatannotation(text)
     wanted, found = _wanted(text, parameter), _kind(value)
-    wrong = found != wanted and {wanted, found} != {_NUMBER, _TRUTH}
+    alike = {wanted, found} in ({_NUMBER, _TRUTH}, {_NUMBER, _LIST}, {_TRUTH, _LIST})
     # OpenMMLab says int and bool for what may be a list
     ours = all(c.__module__.startswith('medic_mm.') for c in settings.components)
-    if wanted and found and wrong and (wanted == _TEXT or found != 'a list' or ours):
+    short = ours and found == _LIST and wanted != _LIST
+    # a word by default may be one of several kinds
+    free = parameter.annotation is parameter.empty and wanted == _TEXT
+    alike |= free and found != _DICT
+    if wanted and found and found != wanted and (short or not alike):
         hint = _hint(name, value, wanted)
         yield f'{name} is {value!r}, {found}, where {wanted} is wanted{hint}'
     if _NUMBER_BY_NAME.search(text) and isinstance(value, Mapping):
@@ -159,12 +166,17 @@ def _type_problem(name: str, value: Any, settings: Settings, key: str) -> Iterat
 
 def _wanted(annotation: str, parameter: inspect.Parameter) -> str | None:
     """The one kind of value that a parameter takes; None where it may be several."""
+    # a number may stand for all of a list
+    if re.match(
+        r'(?i:optional\[)?(?i:tuple|list|sequence)\b(?!.*(str|\||Union))', annotation
+    ):
+        return _LIST
     words = re.findall(r'\b(?!Optional|Union|None|typing)\w+', annotation)
     kinds = {_WORDS.get(word) for word in words}
     if parameter.annotation is not parameter.empty:
         return kinds.pop() if len(kinds) == 1 else None
     kind = _kind(parameter.default)
-    return kind if kind in (_NUMBER, _TRUTH) else None
+    return kind if kind in (_NUMBER, _TEXT, _TRUTH) else None
 
 
 def _kind(value: Any) -> str | None:
@@ -175,8 +187,8 @@ def _kind(value: Any) -> str | None:
     if isinstance(value, int | float):
         return _NUMBER
     if isinstance(value, Mapping):
-        return 'a dictionary'
-    return 'a list' if isinstance(value, list | tuple) else None
+        return _DICT
+    return _LIST if isinstance(value, list | tuple) else None
 
 
 def _hint(name: str, value: Any, wanted: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -75,3 +76,27 @@ def test_two_hundred_changes(root: Path, capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize('part', range(10))
 def test_two_thousand_changes(root: Path, part: int, capsys) -> None:
     check(root, 200, SEED + 1 + part, capsys)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('package', ['mmpretrain', 'mmseg'])
+def test_configs_of_openmmlab_pass(package: str) -> None:
+    """Nothing is refused that is right; one file does have a misspelt name."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        pytest.skip(f'{package} is not installed')
+    folder = Path(found.origin).parent / '.mim' / 'configs'
+    files = [
+        path for path in sorted(folder.rglob('*.py')) if '_base_' not in path.parts
+    ]
+    refused = {}
+    for path in files:
+        try:
+            cfg = Config.fromfile(path)
+        except Exception:  # other packages are missing
+            continue
+        if problems := setting_problems(cfg):
+            refused[path.name] = problems
+    misspelt = 'bisenetv2_fcn_4xb4-ohem-160k_cityscapes-1024x1024.py'
+    expected = ["the config has no setting 'models': did you mean 'model'?"]
+    assert refused == ({misspelt: expected} if misspelt in refused else {})
