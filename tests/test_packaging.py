@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,11 @@ import medic_mm.registry
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    # a clone on PYTHONPATH would count as installed
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
